@@ -1,0 +1,134 @@
+//! `cargo xtask`: what a clone of this repository needs done, each as one command.
+//!
+//! Links to no other package of the workspace; it knows the program only as a command to run.
+
+mod bench;
+mod build;
+mod ci;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+#[expect(dead_code, reason = "what only probe-user's build script uses")]
+mod toolchain;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Sets up, builds, shows, tests and measures pipestall.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", after_help = OVERVIEW)]
+enum Task {
+    /// Finds or installs what the kernel programs are built with
+    #[command(after_help = ABOUT_SETUP)]
+    Setup {
+        /// Also what only the tests use: ffmpeg, node, strace, python3, imageio-ffmpeg
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Builds the program, the kernel programs inside it
+    Build {
+        /// With optimizations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Builds the program for release and runs it, through sudo unless root
+    #[command(after_help = "Example: cargo xtask run -- ps --all")]
+    Run {
+        /// The program's arguments
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Starts real stuck writers, shows them, and has an agent end them
+    #[command(after_help = ABOUT_DEMO)]
+    Demo {
+        /// Takes this program instead of building it
+        #[arg(long, hide = true, value_name = "PIPESTALL")]
+        with: Option<PathBuf>,
+    },
+    /// Runs all tests: unit, documentation, and live on this kernel
+    #[command(after_help = ABOUT_TEST)]
+    Test {
+        /// Runs only the tests whose name contains one of these
+        #[arg(value_name = "FILTER")]
+        filters: Vec<String>,
+    },
+    /// Measures what pipestall costs, against the same run without it
+    Bench {
+        /// The benchmark's arguments; `-- --help` lists them
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Does what CI does: format, lints, licences, tests
+    Ci,
+    /// Writes to stdout for ever: the demo's stand-in for ffmpeg
+    #[command(hide = true)]
+    WriteForever,
+}
+
+const OVERVIEW: &str = "\
+On a fresh machine, two commands do everything, set-up included:
+  cargo xtask demo    real stuck writers, found and ended
+  cargo xtask test    all tests";
+
+const ABOUT_SETUP: &str = "\
+Taken is the first Rust toolchain with library sources among
+  1. the rustup toolchain that PIPESTALL_BPF_TOOLCHAIN names, if set;
+  2. rustup's nightly with the component rust-src;
+  3. Debian's rustc-web, cargo-web and rust-web-src, linked into rustup
+     as pipestall-bpf;
+or, without rustup, the rustc on PATH. And bpf-linker from PATH, or from the
+cache directory: PIPESTALL_CACHE, else $XDG_CACHE_HOME/pipestall, else
+~/.cache/pipestall.
+
+What is missing is installed by apt-get (as root on Debian), rustup and cargo.
+Where that fails, the commands to do it by hand are listed. With nothing
+missing it takes no time, and every other task does it first.";
+
+const ABOUT_DEMO: &str = "\
+One ffmpeg runs under Node, which never reads it (a unix socket), one in a
+shell pipe. Where ffmpeg or node is missing, a stand-in takes its place. The
+agent's rules can match only these two. Needs root, or sudo, and less than a
+minute after the build.";
+
+const ABOUT_TEST: &str = "\
+The last line is the sum: N passed, N failed, N skipped. Live tests that
+cannot run here (no root, no ffmpeg) say why and count as skipped.";
+
+fn main() -> ExitCode {
+    match perform(Task::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup { tests } => {
+            setup::toolchain()?;
+            if tests {
+                setup::test_tools();
+            }
+        }
+        Task::Build { release } => {
+            build::pipestall(if release {
+                build::Profile::Release
+            } else {
+                build::Profile::Dev
+            })?;
+        }
+        Task::Run { args } => return Err(build::run(&args)),
+        Task::Demo { with } => demo::run(with)?,
+        Task::Test { filters } => return Ok(test::run(&filters)?.report()),
+        Task::Bench { args } => bench::run(&args)?,
+        Task::Ci => return ci::run(),
+        Task::WriteForever => demo::write_forever(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
