@@ -1,0 +1,39 @@
+//! What pipestall's kernel programs and its userspace agree on: the records, the
+//! kernel fields whose offsets are filled in at load time, the write-class
+//! system calls, the patterns that commands are matched by, and the histogram's
+//! scale.
+//!
+//! It compiles for the BPF target and for the host alike, so it knows neither
+//! BPF helpers nor `std`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod fields;
+pub mod histogram;
+pub mod pattern;
+pub mod record;
+pub mod syscall;
+
+/// Version of everything in this crate that both sides must agree on.
+///
+/// The scanner stamps it on each scan's [`record::ScanHeader`]; userspace
+/// refuses an object that carries another.
+pub const ABI_VERSION: u32 = 1;
+
+/// How long, in nanoseconds, a writer may be awake between two sleeps in the
+/// same write and still count as never having left it.
+///
+/// A signal handler with `SA_RESTART`, a tracer that attaches, or a spurious
+/// wake-up takes microseconds and drains nothing. A writer that is back on the
+/// same channel within this time, with its drain token unchanged, is in the
+/// same stall; one that stayed away longer begins a new one.
+pub const RESUME_WINDOW_NS: u64 = 1_000_000_000;
+
+/// Writers that the tracer can follow at once; more are still found by scans.
+pub const MAX_TRACKED: u32 = 32_768;
+
+/// Address family of `AF_UNIX` sockets (include/linux/socket.h).
+pub const AF_UNIX: u16 = 1;
+
+/// `s_magic` of the file system that anonymous pipes live on (include/uapi/linux/magic.h).
+pub const PIPEFS_MAGIC: u64 = 0x5049_5045;

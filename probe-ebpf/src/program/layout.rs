@@ -1,0 +1,116 @@
+//! The load-time constants, and the two ways to read kernel memory through them.
+//!
+//! Userspace sets every constant before the object is loaded; the verifier then
+//! folds them, so a field access costs what it would in C.
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use probe_ebpf::{
+    pattern::{CommFilter, MAX_PATTERNS},
+    with_fields,
+};
+
+use crate::output;
+
+macro_rules! declare {
+    ($($symbol:ident = $of:literal [$($path:literal),+] $need:ident;)+) => {
+        $(
+            #[unsafe(no_mangle)]
+            pub(crate) static $symbol: Global<u64> = Global::new(0);
+        )+
+    };
+}
+
+with_fields!(declare);
+
+/// Non-zero where `sched_switch` passes the previous task's state (5.18 on).
+#[unsafe(no_mangle)]
+pub(crate) static SWITCH_HAS_PREV_STATE: Global<u64> = Global::new(0);
+
+/// The process to leave out: the tool itself.
+#[unsafe(no_mangle)]
+pub(crate) static SELF_TGID: Global<u64> = Global::new(0);
+
+/// Non-zero where the tracer runs too, so that the scanner hands it what it finds.
+#[unsafe(no_mangle)]
+pub(crate) static ADOPT: Global<u64> = Global::new(0);
+
+/// A stall that lasted this long, in nanoseconds, is reported when its writer wakes.
+#[unsafe(no_mangle)]
+pub(crate) static NOTIFY_AFTER_NS: Global<u64> = Global::new(u64::MAX);
+
+/// Which commands to look at.
+#[unsafe(no_mangle)]
+static COMM_FILTER: Global<CommFilter> = Global::new(CommFilter {
+    patterns: [probe_ebpf::pattern::CommPattern {
+        value: [0; 2],
+        mask: [0; 2],
+    }; MAX_PATTERNS],
+    len: 0,
+});
+
+/// Whether a command, given as its two halves, passes the filter.
+#[inline(always)]
+pub(crate) fn comm_matches(comm: [u64; 2]) -> bool {
+    let filter = (&raw const COMM_FILTER).cast::<CommFilter>();
+    // SAFETY: the pointer is that of a static; each read is of one initialised word of it.
+    let len = unsafe { (&raw const (*filter).len).read_volatile() };
+    let mut i = 0;
+    // `len` is known to the verifier, which drops the iterations that it rules out.
+    while i < MAX_PATTERNS {
+        if i as u64 >= len {
+            return false;
+        }
+        // SAFETY: as above, and `i` is below the array's length.
+        let (value, mask) = unsafe {
+            let pattern = &raw const (*filter).patterns[i];
+            (
+                [
+                    word(&raw const (*pattern).value[0]),
+                    word(&raw const (*pattern).value[1]),
+                ],
+                [
+                    word(&raw const (*pattern).mask[0]),
+                    word(&raw const (*pattern).mask[1]),
+                ],
+            )
+        };
+        if ((comm[0] & mask[0]) ^ value[0]) | ((comm[1] & mask[1]) ^ value[1]) == 0 {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// # Safety
+/// `at` points to an initialised word.
+#[inline(always)]
+unsafe fn word(at: *const u64) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { at.read_volatile() }
+}
+
+/// Reads a field through a pointer whose type the verifier knows: a plain load.
+///
+/// # Safety
+/// `base` came from a program's context, or was itself read by `typed` from a field
+/// of pointer type, and `offset` is that struct's. A fault reads as zero.
+#[inline(always)]
+pub(crate) unsafe fn typed<T: Copy>(base: *const u8, offset: &Global<u64>) -> T {
+    // SAFETY: the caller's promise; the kernel handles a fault in such a load.
+    unsafe { base.add(offset.load() as usize).cast::<T>().read_volatile() }
+}
+
+/// Reads a field at an address that is only a number to the verifier.
+#[inline(always)]
+pub(crate) fn peek<T: Copy>(base: u64, offset: &Global<u64>) -> Result<T, output::Skip> {
+    peek_at(base + offset.load())
+}
+
+/// Reads kernel memory at an address.
+#[inline(always)]
+pub(crate) fn peek_at<T: Copy>(address: u64) -> Result<T, output::Skip> {
+    // SAFETY: the helper checks the address; any bytes are a valid `T`, which is an
+    // integer at every call.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.map_err(|_| output::Skip::Fault)
+}

@@ -1,0 +1,285 @@
+//! Follows blocked writers between scans.
+//!
+//! For each one it keeps when the stay in the write began and since when the
+//! drain token is what it is. An entry lives from the first sleep in a write
+//! until the thread sleeps in something else, or exits; wake-ups in between
+//! (signals, tracers, spurious ones) change nothing that counts.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use aya_log_ebpf::debug;
+use probe_ebpf::{
+    MAX_TRACKED, RESUME_WINDOW_NS, histogram,
+    record::{DrainToken, KIND_EXITED, KIND_WOKE, Note},
+};
+
+use crate::{
+    layout::NOTIFY_AFTER_NS,
+    output::{Output, Skip},
+    task::{Task, TaskState},
+};
+
+/// Where a followed thread is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Phase {
+    /// Asleep in the write.
+    Blocked,
+    /// Stopped, by job control or a tracer, on its way back into the write.
+    Held,
+    /// On a CPU, or waiting for one, since `Entry::since`.
+    Awake,
+}
+
+/// What is known of a followed thread. Times are `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Entry {
+    /// Address of the channel's inode.
+    inode: u64,
+    /// Start of this stay in the write; 0 for one that was found, not seen.
+    pub(crate) entered: u64,
+    pub(crate) token: DrainToken,
+    /// When the token was first seen with this value.
+    pub(crate) token_since: u64,
+    /// Start of the phase.
+    since: u64,
+    phase: Phase,
+}
+
+#[map]
+static TRACKED: HashMap<u32, Entry> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// Blocked intervals by [`histogram::slot`].
+#[map]
+static BLOCKED_NS: PerCpuArray<u64> = PerCpuArray::with_max_entries(histogram::SLOTS, 0);
+
+#[map]
+static NOTES: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Things that went wrong, counted: see [`Loss`].
+#[map]
+static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+
+/// What userspace has to make up for by scanning.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Loss {
+    /// The ring buffer was full.
+    Note = 0,
+    /// The table of followed threads was full.
+    Entry = 1,
+}
+
+/// Entries in [`TRACKED`]; read on every context switch.
+#[unsafe(no_mangle)]
+static mut FOLLOWED: u64 = 0;
+
+/// Whether any thread is followed, so that a switch can do without a look-up.
+#[inline(always)]
+pub(crate) fn follows_any() -> bool {
+    // SAFETY: an aligned word, changed only by atomic adds.
+    unsafe { (&raw const FOLLOWED).read_volatile() != 0 }
+}
+
+/// A task goes to sleep of its own accord, or is stopped.
+#[inline(always)]
+pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) {
+    if !state.is_interruptible() {
+        if state.is_stopped() && follows_any() && task.is_watched() {
+            held(task);
+        }
+        return;
+    }
+    if !task.is_watched() || !task.is_eligible() {
+        return;
+    }
+    match Output::of(task).and_then(|output| Ok((output, output.token()?))) {
+        Ok((output, token)) => blocked(ctx, task, &output, token),
+        // The reader is at work on the channel this very moment: keep what is known.
+        Err(Skip::NotFull | Skip::Fault) => {}
+        Err(skip) => {
+            if follows_any() && forget(task.pid()) {
+                debug!(ctx, "{} left its write: {}", task.pid(), skip.as_str());
+            }
+        }
+    }
+}
+
+/// A task gets a CPU.
+#[inline(always)]
+pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
+    if !task.is_watched() {
+        return;
+    }
+    let Some(entry) = TRACKED.get_ptr_mut(task.pid()) else {
+        return;
+    };
+    // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
+    let entry = unsafe { &mut *entry };
+    let now = now();
+    match entry.phase {
+        Phase::Awake => return,
+        Phase::Held => {}
+        Phase::Blocked => count_interval(now.saturating_sub(entry.since)),
+    }
+    entry.phase = Phase::Awake;
+    entry.since = now;
+    if now.saturating_sub(entry.token_since) >= NOTIFY_AFTER_NS.load() {
+        note(KIND_WOKE, task, now);
+        debug!(ctx, "{} woke", task.pid());
+    }
+}
+
+/// A thread exits.
+#[inline(always)]
+pub(crate) fn exit<C: EbpfContext>(ctx: &C, task: Task) {
+    if forget(task.pid()) {
+        note(KIND_EXITED, task, now());
+        debug!(ctx, "{} exited", task.pid());
+    }
+}
+
+/// What is known of a thread on a channel.
+#[inline(always)]
+pub(crate) fn known(pid: u32, output: &Output) -> Option<Entry> {
+    // SAFETY: the value may be changed by its thread's CPU meanwhile; each field is a word,
+    // and userspace compares the token that goes with them.
+    let entry = unsafe { TRACKED.get(pid) }?;
+    (entry.inode == output.inode).then_some(*entry)
+}
+
+/// Follows a writer that a scan found asleep since before the tracer could see it.
+#[inline(always)]
+pub(crate) fn adopt(pid: u32, output: &Output, token: DrainToken, now: u64) {
+    let entry = Entry {
+        inode: output.inode,
+        entered: 0,
+        token,
+        token_since: now,
+        since: now,
+        phase: Phase::Blocked,
+    };
+    insert(pid, &entry);
+}
+
+#[inline(always)]
+fn blocked<C: EbpfContext>(ctx: &C, task: Task, output: &Output, token: DrainToken) {
+    let now = now();
+    let pid = task.pid();
+    let Some(entry) = TRACKED.get_ptr_mut(pid) else {
+        let entry = Entry {
+            inode: output.inode,
+            entered: now,
+            token,
+            token_since: now,
+            since: now,
+            phase: Phase::Blocked,
+        };
+        insert(pid, &entry);
+        debug!(ctx, "{} blocked", pid);
+        return;
+    };
+    // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
+    let entry = unsafe { &mut *entry };
+    let away = entry.phase == Phase::Awake && now.saturating_sub(entry.since) > RESUME_WINDOW_NS;
+    if entry.inode != output.inode || away {
+        entry.inode = output.inode;
+        entry.entered = now;
+        entry.token = token;
+        entry.token_since = now;
+        debug!(ctx, "{} blocked anew", pid);
+    } else if entry.token != token {
+        entry.token = token;
+        entry.token_since = now;
+    }
+    entry.since = now;
+    entry.phase = Phase::Blocked;
+}
+
+/// A stop does not count as time away from the write.
+#[inline(always)]
+fn held(task: Task) {
+    if let Some(entry) = TRACKED.get_ptr_mut(task.pid()) {
+        // SAFETY: as in `blocked`.
+        unsafe { (*entry).phase = Phase::Held };
+    }
+}
+
+#[inline(always)]
+fn insert(pid: u32, entry: &Entry) {
+    match TRACKED.insert(pid, entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => add_followed(1),
+        // -EEXIST: the thread's own switch and a scan met, and the first has it right.
+        Err(-17) => {}
+        Err(_) => count_loss(Loss::Entry),
+    }
+}
+
+#[inline(always)]
+fn forget(pid: u32) -> bool {
+    let was_there = TRACKED.remove(pid).is_ok();
+    if was_there {
+        add_followed(-1);
+    }
+    was_there
+}
+
+#[inline(always)]
+fn note(kind: u32, task: Task, now: u64) {
+    let Some(mut slot) = NOTES.reserve::<Note>(0) else {
+        count_loss(Loss::Note);
+        return;
+    };
+    slot.write(Note {
+        kind,
+        pid: task.pid(),
+        tgid: task.tgid(),
+        reserved: 0,
+        start: task.leader().start(),
+        now,
+    });
+    slot.submit(0);
+}
+
+#[inline(always)]
+fn count_interval(ns: u64) {
+    count(&BLOCKED_NS, histogram::slot(ns));
+}
+
+#[inline(always)]
+fn count_loss(loss: Loss) {
+    count(&LOSSES, loss as u32);
+}
+
+#[inline(always)]
+fn count(counters: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: a non-null value of this CPU alone, and the programs cannot be preempted
+        // by each other on it.
+        unsafe { *counter += 1 };
+    }
+}
+
+#[inline(always)]
+fn add_followed(n: i64) {
+    // SAFETY: one atomic add to an aligned word that lives as long as the object.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({at} + 0) += {n}",
+            at = in(reg) &raw mut FOLLOWED,
+            n = in(reg) n,
+        );
+    }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}

@@ -1,0 +1,381 @@
+//! The records that cross from the kernel to userspace, byte for byte.
+//!
+//! A scan is one [`ScanHeader`] and one [`Writer`] for each blocked writer. The
+//! ring buffer carries [`Note`]s. All times are nanoseconds; which clock is said
+//! with each field. Decoding checks lengths and tags and never casts.
+
+use core::mem::{offset_of, size_of};
+
+use crate::{pattern::COMM_LEN, syscall::WriteSyscall};
+
+/// Tag of a [`ScanHeader`].
+pub const KIND_HEADER: u32 = 0x5049_0001;
+/// Tag of a [`Writer`].
+pub const KIND_WRITER: u32 = 0x5049_0002;
+/// Tag of a [`Note`] that a tracked thread has exited.
+pub const KIND_EXITED: u32 = 0x5049_0003;
+/// Tag of a [`Note`] that a thread stalled for long is awake.
+pub const KIND_WOKE: u32 = 0x5049_0004;
+
+/// `Writer.streams`: the channel is also behind descriptor 0.
+pub const STREAM_STDIN: u8 = 1 << 0;
+/// `Writer.streams`: the channel is also behind descriptor 1.
+pub const STREAM_STDOUT: u8 = 1 << 1;
+/// `Writer.streams`: the channel is also behind descriptor 2.
+pub const STREAM_STDERR: u8 = 1 << 2;
+
+/// What is written to.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ChannelKind {
+    /// An anonymous pipe.
+    Pipe = 1,
+    /// A named pipe.
+    Fifo = 2,
+    /// An `AF_UNIX` socket.
+    Unix = 3,
+}
+
+impl ChannelKind {
+    /// Decodes the byte that a record carries.
+    #[must_use]
+    pub const fn from_u8(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Pipe),
+            2 => Some(Self::Fifo),
+            3 => Some(Self::Unix),
+            _ => None,
+        }
+    }
+}
+
+/// Changes when the reader takes any byte out of the channel, and at no other
+/// time while the writer sleeps.
+///
+/// Pipes: head and tail, and the tail buffer's offset and length. Unix sockets:
+/// the peer's first queued buffer and how much of it is consumed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DrainToken(pub [u64; 2]);
+
+/// Opens each scan.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanHeader {
+    /// [`KIND_HEADER`].
+    pub kind: u32,
+    /// [`crate::ABI_VERSION`] of the kernel object.
+    pub abi: u32,
+    /// When the scan began, `CLOCK_MONOTONIC`.
+    pub now: u64,
+    /// When the scanning thread last got its CPU, scheduler clock: ties that
+    /// clock to `now`. 0 where the kernel does not keep it.
+    pub arrival: u64,
+    /// The scanning process as the kernel numbers it, not as its pid namespace does.
+    pub tgid: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
+}
+
+/// One blocked writer, as one look found it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// [`KIND_WRITER`].
+    pub kind: u32,
+    /// The thread that writes.
+    pub pid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// The process's parent.
+    pub ppid: u32,
+    /// When the process started, `CLOCK_BOOTTIME`.
+    pub start: u64,
+    /// When this record was made, `CLOCK_MONOTONIC`.
+    pub now: u64,
+    /// When the thread last got a CPU, scheduler clock; 0 where the kernel does not keep it.
+    pub arrival: u64,
+    /// When the thread entered this stay in the write, `CLOCK_MONOTONIC`; 0 where
+    /// the tracer did not see it.
+    pub entered: u64,
+    /// Since when the tracer knows `token`, `CLOCK_MONOTONIC`; 0 where it does not.
+    pub token_since: u64,
+    /// The channel's drain token at this look.
+    pub token: DrainToken,
+    /// The channel's inode number.
+    pub inode: u64,
+    /// What is queued: bytes for pipes; for sockets the memory that it takes, bytes.
+    pub queued: u64,
+    /// Device of the file system that holds the inode, as the kernel packs it.
+    pub dev: u32,
+    /// Real user of the thread.
+    pub uid: u32,
+    /// The descriptor that is written to.
+    pub fd: u32,
+    /// [`ChannelKind`] as a byte.
+    pub channel: u8,
+    /// [`WriteSyscall`] as a byte.
+    pub syscall: u8,
+    /// Which of the process's first three descriptors lead to the same channel: `STREAM_*`.
+    pub streams: u8,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u8,
+    /// The group leader's command.
+    pub comm: [u8; COMM_LEN],
+    /// The thread's own name.
+    pub thread: [u8; COMM_LEN],
+}
+
+/// What the tracer reports between scans.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// [`KIND_EXITED`] or [`KIND_WOKE`].
+    pub kind: u32,
+    /// The thread.
+    pub pid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
+    /// When the process started, `CLOCK_BOOTTIME`.
+    pub start: u64,
+    /// When it happened, `CLOCK_MONOTONIC`.
+    pub now: u64,
+}
+
+const _: () = assert!(size_of::<ScanHeader>() == 32);
+const _: () = assert!(size_of::<Writer>() == 136);
+const _: () = assert!(offset_of!(Writer, token) == 56);
+const _: () = assert!(offset_of!(Writer, comm) == 104);
+const _: () = assert!(size_of::<Note>() == 32);
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Fewer bytes than the record takes.
+    Truncated,
+    /// The tag is not one of this crate's.
+    UnknownKind(u32),
+    /// A byte that should name a channel or a system call does not.
+    BadField,
+}
+
+impl DecodeError {
+    /// Says what is wrong.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Truncated => "record cut short",
+            Self::UnknownKind(_) => "record of an unknown kind",
+            Self::BadField => "record with a field out of range",
+        }
+    }
+}
+
+/// A record of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanRecord {
+    /// The scan begins.
+    Header(ScanHeader),
+    /// A blocked writer.
+    Writer(Writer),
+}
+
+impl ScanRecord {
+    /// Decodes the record at the start of `bytes`; returns it and what follows.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
+        match u32_at(bytes, 0)? {
+            KIND_HEADER => {
+                let (record, rest) = split::<ScanHeader>(bytes)?;
+                Ok((Self::Header(ScanHeader::decode(record)?), rest))
+            }
+            KIND_WRITER => {
+                let (record, rest) = split::<Writer>(bytes)?;
+                Ok((Self::Writer(Writer::decode(record)?), rest))
+            }
+            other => Err(DecodeError::UnknownKind(other)),
+        }
+    }
+}
+
+impl ScanHeader {
+    fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self {
+            kind: u32_at(b, offset_of!(Self, kind))?,
+            abi: u32_at(b, offset_of!(Self, abi))?,
+            now: u64_at(b, offset_of!(Self, now))?,
+            arrival: u64_at(b, offset_of!(Self, arrival))?,
+            tgid: u32_at(b, offset_of!(Self, tgid))?,
+            reserved: 0,
+        })
+    }
+}
+
+impl Writer {
+    fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        let token = offset_of!(Self, token);
+        let writer = Self {
+            kind: u32_at(b, offset_of!(Self, kind))?,
+            pid: u32_at(b, offset_of!(Self, pid))?,
+            tgid: u32_at(b, offset_of!(Self, tgid))?,
+            ppid: u32_at(b, offset_of!(Self, ppid))?,
+            start: u64_at(b, offset_of!(Self, start))?,
+            now: u64_at(b, offset_of!(Self, now))?,
+            arrival: u64_at(b, offset_of!(Self, arrival))?,
+            entered: u64_at(b, offset_of!(Self, entered))?,
+            token_since: u64_at(b, offset_of!(Self, token_since))?,
+            token: DrainToken([u64_at(b, token)?, u64_at(b, token + 8)?]),
+            inode: u64_at(b, offset_of!(Self, inode))?,
+            queued: u64_at(b, offset_of!(Self, queued))?,
+            dev: u32_at(b, offset_of!(Self, dev))?,
+            uid: u32_at(b, offset_of!(Self, uid))?,
+            fd: u32_at(b, offset_of!(Self, fd))?,
+            channel: u8_at(b, offset_of!(Self, channel))?,
+            syscall: u8_at(b, offset_of!(Self, syscall))?,
+            streams: u8_at(b, offset_of!(Self, streams))?,
+            reserved: 0,
+            comm: array_at(b, offset_of!(Self, comm))?,
+            thread: array_at(b, offset_of!(Self, thread))?,
+        };
+        if writer.channel_kind().is_none() || writer.write_syscall().is_none() {
+            return Err(DecodeError::BadField);
+        }
+        Ok(writer)
+    }
+
+    /// The channel's kind; `None` only in a record that was not decoded.
+    #[must_use]
+    pub const fn channel_kind(&self) -> Option<ChannelKind> {
+        ChannelKind::from_u8(self.channel)
+    }
+
+    /// The system call; `None` only in a record that was not decoded.
+    #[must_use]
+    pub fn write_syscall(&self) -> Option<WriteSyscall> {
+        WriteSyscall::from_u8(self.syscall)
+    }
+}
+
+impl Note {
+    /// Decodes a record of the ring buffer.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn from_bytes(b: &[u8]) -> Result<Self, DecodeError> {
+        match u32_at(b, 0)? {
+            KIND_EXITED | KIND_WOKE => Ok(Self {
+                kind: u32_at(b, offset_of!(Self, kind))?,
+                pid: u32_at(b, offset_of!(Self, pid))?,
+                tgid: u32_at(b, offset_of!(Self, tgid))?,
+                reserved: 0,
+                start: u64_at(b, offset_of!(Self, start))?,
+                now: u64_at(b, offset_of!(Self, now))?,
+            }),
+            other => Err(DecodeError::UnknownKind(other)),
+        }
+    }
+}
+
+fn split<T>(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+    bytes
+        .split_at_checked(size_of::<T>())
+        .ok_or(DecodeError::Truncated)
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], DecodeError> {
+    let slice = bytes.get(at..at + N).ok_or(DecodeError::Truncated)?;
+    slice.try_into().map_err(|_| DecodeError::Truncated)
+}
+
+fn u8_at(bytes: &[u8], at: usize) -> Result<u8, DecodeError> {
+    bytes.get(at).copied().ok_or(DecodeError::Truncated)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, DecodeError> {
+    Ok(u32::from_ne_bytes(array_at(bytes, at)?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64, DecodeError> {
+    Ok(u64::from_ne_bytes(array_at(bytes, at)?))
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    /// A writer record with every byte distinct enough to show a wrong offset.
+    fn writer_bytes() -> Vec<u8> {
+        let mut b: Vec<u8> = (0..u8::try_from(size_of::<Writer>()).unwrap()).collect();
+        b[..4].copy_from_slice(&KIND_WRITER.to_ne_bytes());
+        b[offset_of!(Writer, channel)] = 3;
+        b[offset_of!(Writer, syscall)] = 1;
+        b
+    }
+
+    #[test]
+    fn a_writer_is_decoded_field_by_field() {
+        let bytes = writer_bytes();
+        let (record, rest) = ScanRecord::from_bytes(&bytes).unwrap();
+        let ScanRecord::Writer(w) = record else {
+            panic!("not a writer: {record:?}")
+        };
+        assert!(rest.is_empty());
+        assert_eq!(w.pid.to_ne_bytes(), [4, 5, 6, 7]);
+        assert_eq!(w.start.to_ne_bytes(), [16, 17, 18, 19, 20, 21, 22, 23]);
+        assert_eq!(w.channel_kind(), Some(ChannelKind::Unix));
+        assert_eq!(w.write_syscall(), Some(WriteSyscall::Write));
+        assert_eq!((w.comm[0], w.thread[15]), (104, 135));
+    }
+
+    #[test]
+    fn a_record_cut_at_any_byte_is_refused() {
+        let bytes = writer_bytes();
+        for cut in 0..bytes.len() {
+            assert_eq!(
+                ScanRecord::from_bytes(&bytes[..cut]),
+                Err(DecodeError::Truncated),
+                "at {cut}"
+            );
+        }
+        let note = [&KIND_EXITED.to_ne_bytes()[..], &[7; 28]].concat();
+        assert!(Note::from_bytes(&note).is_ok());
+        for cut in 0..note.len() {
+            assert_eq!(
+                Note::from_bytes(&note[..cut]),
+                Err(DecodeError::Truncated),
+                "at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn records_follow_each_other() {
+        let header = [&KIND_HEADER.to_ne_bytes()[..], &[1; 28]].concat();
+        let stream = [header, writer_bytes(), writer_bytes()].concat();
+        let mut rest = &stream[..];
+        let mut seen = 0;
+        while !rest.is_empty() {
+            (_, rest) = ScanRecord::from_bytes(rest).unwrap();
+            seen += 1;
+        }
+        assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn unknown_kinds_and_fields_out_of_range_are_refused() {
+        assert_eq!(
+            ScanRecord::from_bytes(&[9, 0, 0, 0]),
+            Err(DecodeError::UnknownKind(9))
+        );
+        assert_eq!(Note::from_bytes(&[9, 0, 0, 0]), Err(DecodeError::UnknownKind(9)));
+        let mut bytes = writer_bytes();
+        bytes[offset_of!(Writer, channel)] = 0;
+        assert_eq!(ScanRecord::from_bytes(&bytes), Err(DecodeError::BadField));
+    }
+}
