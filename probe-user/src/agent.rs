@@ -1,0 +1,287 @@
+//! The one loop that owns the state: it performs the machine's effects in their
+//! order, and sleeps until the machine's deadline or an event.
+//!
+//! It decides nothing. `run` and `watch` are this loop with and without rules.
+
+pub mod journal;
+pub mod printer;
+
+use std::{collections::BTreeMap, os::fd::AsRawFd, pin::pin, sync::Arc};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+use self::{
+    journal::Journal,
+    printer::{Closed, Printer},
+};
+use crate::{
+    clock,
+    core::{
+        kill::KillId,
+        machine::{Effect, Machine, Opened, Sent, Settings},
+        model::{ChannelKind, Facts, Mono, Process},
+        report::{Report, Signal},
+    },
+    enforce::Handle,
+    event::{Event, HistogramView, Stamp},
+    probe::{
+        kernel::{Kernel, Notes},
+        process::{Reader, start_ticks},
+    },
+};
+
+/// Where events go.
+pub struct Outputs {
+    /// The durable record, if one is kept.
+    pub journal: Option<Journal>,
+    /// Standard output.
+    pub printer: Printer,
+    /// Numbers events.
+    pub stamp: Stamp,
+}
+
+impl Outputs {
+    fn send(&mut self, event: &Event) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.append(event)?;
+        }
+        self.printer.print(event).map_err(|Closed| StdoutClosed.into())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.journal.as_mut().map_or(Ok(()), Journal::commit)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.journal.as_mut().map_or(Ok(()), Journal::flush)
+    }
+}
+
+/// Nobody reads standard output any more: the program ends, as others do by SIGPIPE.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed")]
+pub struct StdoutClosed;
+
+/// The running agent.
+pub struct Agent {
+    machine: Machine,
+    kernel: Kernel,
+    channels: Vec<ChannelKind>,
+    reader: Reader,
+    handles: BTreeMap<KillId, Arc<AsyncFd<Handle>>>,
+    exits: JoinSet<KillId>,
+    outputs: Outputs,
+    notes_lost: u64,
+}
+
+/// What woke the loop.
+enum Wake {
+    Deadline,
+    Notes,
+    Exit(Option<KillId>),
+    Log,
+    Stop,
+}
+
+impl Agent {
+    /// Puts an agent together; it has not looked at anything yet.
+    #[must_use]
+    pub fn new(kernel: Kernel, settings: Settings, channels: Vec<ChannelKind>, outputs: Outputs) -> Self {
+        Self {
+            machine: Machine::new(settings, clock::now()),
+            kernel,
+            channels,
+            reader: Reader::default(),
+            handles: BTreeMap::new(),
+            exits: JoinSet::new(),
+            outputs,
+            notes_lost: 0,
+        }
+    }
+
+    /// Runs until SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// The kernel side or the durable record failed; nothing is signalled after that.
+    pub async fn run(mut self, kernel_log: bool) -> Result<()> {
+        let mut interrupted = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+        let mut terminated = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+        let notes = self
+            .kernel
+            .take_notes()
+            .context("the kernel object has no ring buffer")?;
+        let mut notes = watch(notes)?;
+        let mut log = if kernel_log {
+            self.kernel.take_log().map(watch).transpose()?
+        } else {
+            None
+        };
+
+        let started = self.outputs.stamp.agent("agent.started", None);
+        self.outputs.send(&started)?;
+        self.perform()?;
+
+        loop {
+            let deadline = pin!(sleep_until(self.machine.poll_deadline()));
+            let wake = tokio::select! {
+                biased;
+                _ = interrupted.recv() => Wake::Stop,
+                _ = terminated.recv() => Wake::Stop,
+                Some(exit) = self.exits.join_next() => Wake::Exit(exit.ok()),
+                ready = notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
+                () = deadline => Wake::Deadline,
+                ready = log_ready(&mut log) => { ready?; Wake::Log }
+            };
+            match wake {
+                Wake::Deadline => self.machine.handle_deadline(clock::now()),
+                Wake::Notes => self.take_notes(notes.get_mut())?,
+                Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
+                Wake::Exit(None) | Wake::Log => {}
+                Wake::Stop => break,
+            }
+            self.perform()?;
+        }
+        self.stop()
+    }
+
+    fn stop(mut self) -> Result<()> {
+        let stopping = self
+            .outputs
+            .stamp
+            .stopping(HistogramView::new(&self.kernel.histogram()));
+        self.outputs.send(&stopping)?;
+        self.outputs.commit()?;
+        let lost = self.outputs.printer.finish();
+        if lost > 0 {
+            log::warn!("{lost} events were not printed: standard output was not read in time");
+        }
+        Ok(())
+    }
+
+    /// Performs effects until there are none.
+    fn perform(&mut self) -> Result<()> {
+        while let Some(effect) = self.machine.next_effect() {
+            match effect {
+                Effect::Look => self.look()?,
+                Effect::Identify(id, process) => {
+                    let facts = self.facts(process);
+                    self.machine.handle_facts(id, facts, clock::now());
+                }
+                Effect::Open(id, process) => self.open(id, process),
+                Effect::Report(report) => self.report(&report)?,
+                Effect::Commit => {
+                    self.outputs.commit()?;
+                    self.machine.handle_committed(clock::now());
+                }
+                Effect::Signal(id, signal) => self.signal(id, signal),
+                Effect::Release(id) => drop(self.handles.remove(&id)),
+            }
+        }
+        self.outputs.flush()
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let (mut look, _) = self.kernel.look()?;
+        look.sightings
+            .retain(|sighting| self.channels.contains(&sighting.channel.kind));
+        // A process that was gone when the look was taken has exited, not made progress.
+        let gone: Vec<_> = self
+            .handles
+            .iter()
+            .filter(|(_, h)| h.get_ref().has_exited())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.machine.handle_exit(id, clock::now());
+        }
+        self.machine.handle_look(look, clock::now());
+        let lost = self.kernel.notes_lost();
+        if lost > self.notes_lost {
+            // Looks make up for them; only the reason of an end may be coarser.
+            log::warn!(
+                "{} notes were lost: the ring buffer was full",
+                lost - self.notes_lost
+            );
+            self.notes_lost = lost;
+        }
+        Ok(())
+    }
+
+    fn facts(&mut self, process: Process) -> Option<Facts> {
+        let facts = self.reader.facts(process)?;
+        // Read last: if the pid is still this process's, so was all that was read before.
+        (start_ticks(process.tgid)? == process.start_ticks()).then_some(facts)
+    }
+
+    fn open(&mut self, id: KillId, process: Process) {
+        let opened = match Handle::open(process).map(watch) {
+            Ok(Ok(handle)) => {
+                let handle = Arc::new(handle);
+                let exit = Arc::clone(&handle);
+                self.exits.spawn(async move {
+                    let _ = exit.readable().await;
+                    id
+                });
+                self.handles.insert(id, handle);
+                Opened::Ready
+            }
+            Ok(Err(_)) => Opened::Unsupported,
+            Err(why) => why,
+        };
+        self.machine.handle_opened(id, opened, clock::now());
+    }
+
+    fn signal(&mut self, id: KillId, signal: Signal) {
+        let sent = match self.handles.get(&id) {
+            Some(handle) => handle.get_ref().signal(signal),
+            None => Sent::Failed("its handle is closed".to_owned()),
+        };
+        self.machine.handle_signalled(id, signal, sent, clock::now());
+    }
+
+    fn report(&mut self, report: &Report) -> Result<()> {
+        let event = self.outputs.stamp.report(report);
+        self.outputs.send(&event)
+    }
+
+    fn take_notes(&mut self, notes: &mut Notes) -> Result<()> {
+        while let Some(note) = notes.next_note()? {
+            self.machine.handle_note(note, clock::now());
+        }
+        Ok(())
+    }
+}
+
+/// Registers a descriptor with the runtime.
+fn watch<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
+    // SAFETY: what is registered here are handles, the ring buffer and the log; each owns
+    // its one descriptor and returns it for as long as it lives.
+    let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
+    registered.map_err(|error| anyhow!("cannot wait on a descriptor: {error}"))
+}
+
+async fn log_ready(
+    log: &mut Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
+) -> std::io::Result<()> {
+    match log {
+        Some(log) => {
+            let mut ready = log.readable_mut().await?;
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+            Ok(())
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Mono>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
+        None => std::future::pending().await,
+    }
+}

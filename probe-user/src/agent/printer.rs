@@ -1,0 +1,95 @@
+//! Prints events without ever holding up the loop that makes them.
+//!
+//! Whoever reads pipestall's output may stop reading it, of all things. Lines go
+//! through a bounded queue to a thread of their own; what does not fit is counted
+//! and said.
+
+use std::{
+    io::Write as _,
+    sync::mpsc::{self, Receiver, SyncSender, TrySendError},
+    thread,
+    time::Duration,
+};
+
+use crate::event::Event;
+
+const QUEUE: usize = 4096;
+
+/// How long the rest of the queue may take when the agent stops.
+const AT_THE_END: Duration = Duration::from_secs(1);
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// The way to standard output.
+pub struct Printer {
+    format: Format,
+    lines: SyncSender<String>,
+    done: Receiver<()>,
+    lost: u64,
+}
+
+/// Standard output has been closed by its reader.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl Printer {
+    /// Starts the thread.
+    #[must_use]
+    pub fn start(format: Format) -> Self {
+        let (lines, queue) = mpsc::sync_channel::<String>(QUEUE);
+        let (finished, done) = mpsc::channel();
+        thread::spawn(move || {
+            let mut out = std::io::stdout().lock();
+            for line in queue {
+                if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+                    break;
+                }
+            }
+            drop(finished);
+        });
+        Self {
+            format,
+            lines,
+            done,
+            lost: 0,
+        }
+    }
+
+    /// Queues an event.
+    ///
+    /// # Errors
+    /// Nobody reads standard output any more.
+    pub fn print(&mut self, event: &Event) -> Result<(), Closed> {
+        let line = match self.format {
+            Format::Text => event.line(),
+            Format::Json => serde_json::to_string(event).unwrap_or_default(),
+        };
+        match self.lines.try_send(line) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => {
+                self.lost += 1;
+                Ok(())
+            }
+            Err(TrySendError::Disconnected(_)) => Err(Closed),
+        }
+    }
+
+    /// Prints what is queued, within reason; returns how many events were never printed.
+    #[must_use]
+    pub fn finish(self) -> u64 {
+        let Self {
+            lines, done, lost, ..
+        } = self;
+        drop(lines);
+        // The thread drops its end when the queue is empty.
+        let _ = done.recv_timeout(AT_THE_END);
+        lost
+    }
+}

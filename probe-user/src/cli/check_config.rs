@@ -1,0 +1,20 @@
+//! `pipestall check-config`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::config::Config;
+
+/// Arguments of `check-config`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration; the *.toml files of a folder pipestall.d beside it are read too
+    #[arg(default_value = crate::config::DEFAULT_PATH)]
+    file: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let config = Config::load(&args.file)?;
+    super::print(&format!("{}\n", config.summary()))
+}

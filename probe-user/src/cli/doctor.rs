@@ -1,0 +1,269 @@
+//! `pipestall doctor`: tries each way to observe, for real, and says what came of it.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use rustix::thread::CapabilitySet;
+use serde::Serialize;
+
+use super::observe::KernelArgs;
+use crate::probe::{
+    kernel::{Kernel, Options, ProbeError, trial::Trial},
+    process::Reader,
+};
+
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    kernel: String,
+    btf: Finding,
+    lockdown: String,
+    user: String,
+    capabilities: Vec<Capability>,
+    pids: Finding,
+    symbols: Vec<&'static str>,
+    backends: Vec<Backend>,
+    run_uses: String,
+    ps_uses: &'static str,
+    can_enforce: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    ok: bool,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Capability {
+    name: &'static str,
+    held: bool,
+    needed_for: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Backend {
+    name: &'static str,
+    usable: bool,
+    /// Why not, or what it is good for.
+    detail: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let filter = probe_ebpf::pattern::CommFilter::default();
+    let diagnosis = diagnose(&args.kernel.options(filter));
+    if args.json {
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&diagnosis)?))
+    } else {
+        super::print(&diagnosis.text())
+    }
+}
+
+fn diagnose(options: &Options) -> Diagnosis {
+    let trial = Trial::new(options);
+    let symbols = trial
+        .as_ref()
+        .map(|t| t.layout.write_functions.clone())
+        .unwrap_or_default();
+    let backends = backends(trial, &symbols);
+    let usable = |name: &str| backends.iter().any(|b| b.name == name && b.usable);
+    let (sched, scan) = (usable("sched"), usable("scan"));
+    let pids = pids(options);
+    let capabilities = capabilities();
+    let can_kill = capabilities.iter().any(|c| c.name == "CAP_KILL" && c.held);
+    Diagnosis {
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        btf: btf(&options.btf),
+        lockdown: lockdown(),
+        user: Reader::default()
+            .user(rustix::process::getuid().as_raw())
+            .unwrap_or_else(|| "?".to_owned()),
+        capabilities,
+        symbols,
+        run_uses: if sched && scan {
+            "sched for what happens, scan for what is".to_owned()
+        } else {
+            "nothing: the agent cannot run here".to_owned()
+        },
+        ps_uses: if scan { "scan" } else { "/proc" },
+        can_enforce: sched && scan && pids.ok && can_kill,
+        pids,
+        backends,
+    }
+}
+
+fn backends(trial: Result<Trial, ProbeError>, symbols: &[&'static str]) -> Vec<Backend> {
+    const GOOD_FOR: [(&str, &str); 4] = [
+        ("sched", "tp_btf/sched_switch: follows writers between scans"),
+        ("scan", "iter/task: finds every blocked writer, old ones too"),
+        ("fentry", "attaches; pipestall has no use for it yet"),
+        ("kprobe", "attaches; pipestall has no use for it yet"),
+    ];
+    let mut found: Vec<_> = match trial {
+        Ok(mut trial) => {
+            let function = symbols.iter().find(|s| s.ends_with("pipe_write")).copied();
+            GOOD_FOR
+                .into_iter()
+                .map(|(name, good_for)| {
+                    let tried = match (name, function) {
+                        ("sched", _) => trial.sched().map_err(|e| e.to_string()),
+                        ("scan", _) => trial.scan().map_err(|e| e.to_string()),
+                        (_, None) => Err("the kernel's type information has no pipe_write".to_owned()),
+                        ("fentry", Some(function)) => trial.fentry(function).map_err(|e| e.to_string()),
+                        (_, Some(function)) => trial.kprobe(function).map_err(|e| e.to_string()),
+                    };
+                    Backend {
+                        name,
+                        usable: tried.is_ok(),
+                        detail: tried.err().unwrap_or_else(|| good_for.to_owned()),
+                    }
+                })
+                .collect()
+        }
+        Err(error) => GOOD_FOR
+            .into_iter()
+            .map(|(name, _)| Backend {
+                name,
+                usable: false,
+                detail: error.to_string(),
+            })
+            .collect(),
+    };
+    found.push(proc_backend());
+    found
+}
+
+fn proc_backend() -> Backend {
+    let readable = fs::read_to_string("/proc/self/syscall").is_ok();
+    Backend {
+        name: "/proc",
+        usable: readable,
+        detail: if readable {
+            "for `ps` without privileges: no ages, own processes only".to_owned()
+        } else {
+            "/proc/PID/syscall is missing (CONFIG_HAVE_ARCH_TRACEHOOK)".to_owned()
+        },
+    }
+}
+
+fn btf(path: &Path) -> Finding {
+    match fs::metadata(path) {
+        Ok(meta) => Finding {
+            ok: true,
+            detail: format!("{} ({} KiB)", path.display(), meta.len() / 1024),
+        },
+        Err(error) => Finding {
+            ok: false,
+            detail: format!("{}: {error}", path.display()),
+        },
+    }
+}
+
+fn lockdown() -> String {
+    let selected = fs::read_to_string("/sys/kernel/security/lockdown")
+        .ok()
+        .and_then(|text| {
+            let (_, rest) = text.split_once('[')?;
+            Some(rest.split_once(']')?.0.to_owned())
+        });
+    selected
+        .unwrap_or_else(|| "unknown (securityfs is not mounted, or the kernel has no lockdown)".to_owned())
+}
+
+fn capabilities() -> Vec<Capability> {
+    let held = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    [
+        ("CAP_BPF", CapabilitySet::BPF, "loading programs"),
+        (
+            "CAP_PERFMON",
+            CapabilitySet::PERFMON,
+            "reading kernel memory in them",
+        ),
+        (
+            "CAP_SYS_PTRACE",
+            CapabilitySet::SYS_PTRACE,
+            "command lines of other users' processes",
+        ),
+        ("CAP_KILL", CapabilitySet::KILL, "ending other users' processes"),
+    ]
+    .into_iter()
+    .map(|(name, set, needed_for)| Capability {
+        name,
+        held: held.contains(set),
+        needed_for,
+    })
+    .collect()
+}
+
+/// Whether a pid means the same to this process and to the kernel programs.
+fn pids(options: &Options) -> Finding {
+    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`)
+    const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
+    let own = std::process::id();
+    match Kernel::scanner(options).and_then(|mut kernel| kernel.look()) {
+        Ok((_, observer)) if observer.tgid == own => Finding {
+            ok: true,
+            detail: "this process sees the kernel's pids".to_owned(),
+        },
+        Ok((_, observer)) => Finding {
+            ok: false,
+            detail: format!(
+                "this process is {own} here and {} to the kernel: a pid namespace; nothing can be enforced",
+                observer.tgid
+            ),
+        },
+        Err(_) => {
+            let namespace = fs::read_link("/proc/self/ns/pid")
+                .map(|p| p.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            Finding {
+                ok: namespace == INITIAL_NAMESPACE,
+                detail: format!("namespace {namespace}"),
+            }
+        }
+    }
+}
+
+impl Diagnosis {
+    fn text(&self) -> String {
+        use std::fmt::Write as _;
+        let mark = |ok: bool| if ok { "yes" } else { "no " };
+        let mut out = String::new();
+        let _ = writeln!(out, "kernel            {}", self.kernel);
+        let _ = writeln!(
+            out,
+            "types (BTF)       {}  {}",
+            mark(self.btf.ok),
+            self.btf.detail
+        );
+        let _ = writeln!(out, "lockdown          {}", self.lockdown);
+        let _ = writeln!(out, "user              {}", self.user);
+        for c in &self.capabilities {
+            let _ = writeln!(out, "  {:<16}{}  {}", c.name, mark(c.held), c.needed_for);
+        }
+        let _ = writeln!(
+            out,
+            "pids              {}  {}",
+            mark(self.pids.ok),
+            self.pids.detail
+        );
+        let _ = writeln!(out, "functions         {}", self.symbols.join(" "));
+        let _ = writeln!(out, "\nbackend   usable");
+        for b in &self.backends {
+            let _ = writeln!(out, "  {:<8}{}   {}", b.name, mark(b.usable), b.detail);
+        }
+        let _ = writeln!(out, "\n`run` uses        {}", self.run_uses);
+        let _ = writeln!(out, "`ps` uses         {}", self.ps_uses);
+        let _ = writeln!(out, "can enforce       {}", mark(self.can_enforce));
+        out
+    }
+}

@@ -1,0 +1,75 @@
+//! The arguments that all observing commands share.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use probe_ebpf::pattern::{CommFilter, CommPattern};
+
+use crate::probe::kernel::{KERNEL_BTF, Options};
+
+/// Which processes to look at.
+#[derive(Debug, Args)]
+pub struct Commands {
+    /// Commands to look at: an exact name or a prefix such as 'ffmpeg*'; may be given often
+    #[arg(long, value_name = "GLOB", default_value = "ffmpeg*", value_parser = pattern)]
+    comm: Vec<String>,
+    /// Look at every command
+    #[arg(long, conflicts_with = "comm")]
+    all: bool,
+}
+
+impl Commands {
+    /// The filter for the kernel side.
+    ///
+    /// # Errors
+    /// More patterns than it can hold.
+    pub fn filter(&self) -> anyhow::Result<CommFilter> {
+        let patterns = if self.all {
+            vec!["*"]
+        } else {
+            self.comm.iter().map(String::as_str).collect()
+        };
+        CommFilter::parse(patterns.iter().copied())
+            .map_err(|(i, error)| anyhow::anyhow!("--comm '{}' {}", patterns[i], error.as_str()))
+    }
+}
+
+/// How to reach the kernel.
+#[derive(Debug, Args)]
+pub struct KernelArgs {
+    /// The kernel's type information
+    #[arg(long, value_name = "FILE", default_value = KERNEL_BTF)]
+    pub btf: PathBuf,
+    /// Print what the kernel programs log, on standard error
+    #[arg(long)]
+    pub kernel_log: bool,
+}
+
+impl KernelArgs {
+    /// What to load.
+    #[must_use]
+    pub fn options(&self, filter: CommFilter) -> Options {
+        Options {
+            btf: self.btf.clone(),
+            filter,
+            kernel_log: self.kernel_log,
+        }
+    }
+}
+
+/// Parses a duration such as `500ms`, `5s` or `1m 30s`.
+///
+/// # Errors
+/// It is none, or it is negative.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|d| Duration::try_from(d).ok())
+        .ok_or_else(|| "not a duration; write it as 500ms, 5s or '1m 30s'".to_owned())
+}
+
+fn pattern(text: &str) -> Result<String, String> {
+    CommPattern::parse(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("it {}", error.as_str()))
+}

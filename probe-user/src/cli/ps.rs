@@ -1,0 +1,210 @@
+//! `pipestall ps`: two looks, a moment apart, and no agent.
+
+use std::{io::IsTerminal as _, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
+
+use super::{
+    observe::{Commands, KernelArgs, duration},
+    text,
+};
+use crate::{
+    clock,
+    core::{
+        model::{Facts, Look, Stall, channel_name},
+        tracker::Tracker,
+    },
+    event::StallView,
+    probe::{
+        fallback,
+        kernel::{Kernel, ProbeError},
+        process::Reader,
+    },
+};
+
+/// Arguments of `ps`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A writer is stalled when it is blocked in a write to a pipe, fifo or unix socket and its
+reader has taken nothing between two looks; it is draining when a byte went. A writer that
+signals keep waking looks younger to ps, which knows only the last sleep; see --min, or let
+`pipestall watch` follow it.")]
+pub struct Args {
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+    /// Leave out writers that have been blocked for less
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = duration)]
+    min: Duration,
+    /// Time between the two looks
+    #[arg(long, value_name = "DUR", default_value = "200ms", value_parser = duration)]
+    settle: Duration,
+    #[command(flatten)]
+    commands: Commands,
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+/// How the looks are taken.
+enum Eyes {
+    Kernel(Box<Kernel>),
+    Proc,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    super::log::init(args.kernel.kernel_log);
+    let filter = args.commands.filter()?;
+    let mut eyes = match Kernel::scanner(&args.kernel.options(filter)) {
+        Ok(kernel) => Eyes::Kernel(Box::new(kernel)),
+        Err(error @ ProbeError::NoPrivilege(_)) => {
+            anstream::eprintln!(
+                "pipestall: {error}. Reading /proc instead: only processes that you may trace are seen, \
+                 and how long they have been blocked is not."
+            );
+            Eyes::Proc
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut look = || -> Result<Look> {
+        match &mut eyes {
+            Eyes::Kernel(kernel) => Ok(kernel.look()?.0),
+            Eyes::Proc => fallback::look(&filter).context("cannot read /proc"),
+        }
+    };
+
+    let mut tracker = Tracker::new(clock::now());
+    tracker.observe(look()?);
+    // The second look tells a stuck reader from a slow one, however old the write is.
+    thread::sleep(args.settle);
+    tracker.observe(look()?);
+
+    let mut reader = Reader::default();
+    let mut rows: Vec<_> = tracker
+        .stalls()
+        .filter(|stall| stall.missing.is_none() && is_old_enough(stall, args.min))
+        .cloned()
+        .collect();
+    for stall in &mut rows {
+        stall.facts = Some(reader.facts(stall.last.writer.process).unwrap_or_default());
+    }
+    rows.sort_by_key(|stall| (stall.draining, stall.since));
+    if args.json {
+        print_json(&rows)
+    } else {
+        print_table(&rows)
+    }
+}
+
+/// How long the writer has been in its write, drained or not; what is not known passes.
+fn is_old_enough(stall: &Stall, min: Duration) -> bool {
+    let last = &stall.last;
+    stall.at_least || last.last_ran.is_none_or(|ran| last.at.since(ran) >= min)
+}
+
+const fn state(stall: &Stall) -> &'static str {
+    if stall.draining { "draining" } else { "stalled" }
+}
+
+fn print_json(stalls: &[Stall]) -> Result<()> {
+    let now = clock::wall();
+    let views: Vec<_> = stalls
+        .iter()
+        .map(|stall| StallView::new(stall, stall.last.at, now).with_state(state(stall)))
+        .collect();
+    super::print(&format!("{}\n", serde_json::to_string_pretty(&views)?))
+}
+
+fn print_table(stalls: &[Stall]) -> Result<()> {
+    if stalls.is_empty() {
+        return super::print("No stalled writers. (--all looks at every command, --min 0s at every age.)\n");
+    }
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header([
+            "AGE",
+            "PID",
+            "COMM/THREAD",
+            "USER",
+            "VIA",
+            "STREAM",
+            "QUEUED",
+            "OWNER",
+            "COMMAND",
+        ]);
+    if let Some(width) = width() {
+        table.set_width(width);
+    } else {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    for stall in stalls {
+        let mut row = Row::from(row(stall));
+        row.max_height(1);
+        table.add_row(row);
+    }
+    let last = table.column_count().saturating_sub(1);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, u16::from(i < last)));
+        if i < last {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        } else {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(8)));
+        }
+        if matches!(i, 0 | 1 | 6) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let (draining, stalled): (Vec<_>, Vec<_>) = stalls.iter().partition(|stall| stall.draining);
+    let slow = match draining.len() {
+        0 => String::new(),
+        n => format!(", {n} draining (slow, but alive)"),
+    };
+    let summary = format!("{} stalled{slow}", stalled.len());
+    super::print(&format!("{}\n{summary}\n", table.trim_fmt()))
+}
+
+fn row(stall: &Stall) -> [String; 9] {
+    let nothing_known = Facts::default();
+    let facts = stall.facts.as_ref().unwrap_or(&nothing_known);
+    let last = &stall.last;
+    let age = match (stall.draining, stall.at_least) {
+        (true, _) => "drains".to_owned(),
+        (false, true) => format!(">{}", text::age(stall.age(last.at))),
+        (false, false) => text::age(stall.age(last.at)),
+    };
+    let name = if last.comm == last.thread {
+        text::cut(&last.comm, 15)
+    } else {
+        format!("{}/{}", text::cut(&last.comm, 8), text::cut(&last.thread, 8))
+    };
+    let owner = facts.unit.as_deref().or(facts.parent.as_deref()).unwrap_or("-");
+    [
+        age,
+        last.writer.process.tgid.to_string(),
+        name,
+        text::cut(facts.user.as_deref().unwrap_or(&last.uid.to_string()), 8),
+        channel_name(last.channel.kind).to_owned(),
+        last.stream
+            .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned()),
+        last.queued.map_or_else(|| "-".to_owned(), text::size),
+        text::cut(owner, 10),
+        facts.cmdline.join(" "),
+    ]
+}
+
+/// The width to fit the table to; `None` where nobody looks at it.
+fn width() -> Option<u16> {
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let stdout = std::io::stdout();
+    if stdout.is_terminal() {
+        rustix::termios::tcgetwinsize(&stdout)
+            .ok()
+            .map(|size| size.ws_col)
+            .filter(|w| *w > 0)
+            .or_else(columns)
+    } else {
+        columns()
+    }
+}

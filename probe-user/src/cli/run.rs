@@ -1,0 +1,92 @@
+//! `pipestall run`
+
+use std::{future::Future, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::observe::KernelArgs;
+use crate::{
+    agent::{
+        Agent, Outputs,
+        journal::Journal,
+        printer::{Format, Printer},
+    },
+    config::Config,
+    core::{machine::Settings, rule::Mode},
+    event::Stamp,
+    probe::{kernel::Kernel, process::ancestry},
+};
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print events as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+/// Said with each kill that is not carried out because pids do not mean the same to both sides.
+const OTHER_PIDS: &str = "this process is in a pid namespace of its own, so its pids are not the kernel's";
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    super::log::init(args.kernel.kernel_log);
+    let Config {
+        observe,
+        mut policy,
+        state,
+        warnings,
+    } = Config::load(&args.config)?;
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    policy.protect.pids = ancestry();
+
+    let options = args.kernel.options(observe.filter);
+    let mut kernel = Kernel::tracer(&options, policy.smallest_threshold())?;
+    let (_, observer) = kernel.look()?;
+    let unsupported = (observer.tgid != std::process::id()).then_some(OTHER_PIDS);
+    if unsupported.is_some() && policy.rules.iter().any(|rule| rule.mode == Mode::Enforce) {
+        log::warn!("nothing will be enforced: {OTHER_PIDS}; run it with the host's pids (hostPID)");
+    }
+    raise_file_limit();
+
+    let (journal, last) = Journal::open(&state.dir)?;
+    let outputs = Outputs {
+        journal: Some(journal),
+        printer: Printer::start(if args.json { Format::Json } else { Format::Text }),
+        stamp: Stamp::after(last),
+    };
+    let settings = Settings {
+        policy,
+        refresh: None,
+        unsupported,
+    };
+    block_on(Agent::new(kernel, settings, observe.channels, outputs).run(args.kernel.kernel_log))
+}
+
+/// Runs the agent's loop on this thread.
+pub(super) fn block_on(agent: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?
+        .block_on(agent)
+}
+
+/// Every process that is being ended takes a descriptor; an incident has hundreds.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}

@@ -1,0 +1,87 @@
+//! How ages and sizes are written for people: short, and the same everywhere.
+
+use std::time::Duration;
+
+/// An age in at most six columns: `0.2s`, `12s`, `3m04s`, `5h12m`, `12d3h`.
+#[must_use]
+pub fn age(age: Duration) -> String {
+    let s = age.as_secs();
+    match s {
+        0..10 => format!("{:.1}s", age.as_secs_f64().min(9.9)),
+        10..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d{}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// A size in at most five columns: `900`, `64K`, `214K`, `1.5M`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    if bytes < 1000 {
+        return bytes.to_string();
+    }
+    let mut tenths = bytes * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    if tenths < 100 && !tenths.is_multiple_of(10) {
+        format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        format!("{}{}", tenths / 10, UNITS[unit])
+    }
+}
+
+/// The first `width` characters, the last of them an ellipsis where something was cut off.
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut out: String = text.chars().take(width.saturating_sub(1)).collect();
+    out.push('…');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short_and_never_rounded_up_to_the_next_unit() {
+        for (millis, text) in [
+            (0, "0.0s"),
+            (240, "0.2s"),
+            (9_999, "9.9s"),
+            (59_999, "59s"),
+            (184_000, "3m04s"),
+            (18_720_000, "5h12m"),
+            (1_047_600_000, "12d3h"),
+        ] {
+            assert_eq!(age(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0"),
+            (900, "900"),
+            (4096, "4K"),
+            (65_536, "64K"),
+            (219_264, "214K"),
+            (1_572_864, "1.5M"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_shows() {
+        assert_eq!(cut("ffmpeg -i pipe:0", 10), "ffmpeg -i…");
+        assert_eq!(cut("ffmpeg", 10), "ffmpeg");
+    }
+}

@@ -1,0 +1,314 @@
+//! Gives typed values their meaning, or says what is wrong with them.
+//!
+//! All that a configuration promises is checked here, over all files at once. It
+//! does no I/O and must not know how TOML is written.
+
+mod rule;
+mod value;
+
+use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
+
+use probe_ebpf::pattern::CommFilter;
+use toml::Spanned;
+
+use self::value::{Limits, duration, glob, one_of, too_long};
+use super::{
+    Config, Observe, State, comm,
+    problem::{Problem, list},
+    raw::{File, Raw, RawObserve, RawProtect, RawState, Text},
+    source::{Place, Source},
+};
+use crate::core::{
+    model::{ChannelKind, channel_name},
+    rule::{Policy, Protect},
+};
+
+const CHANNELS: [ChannelKind; 3] = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
+const DEFAULT_COMM: &str = "ffmpeg*";
+const DEFAULT_REPORT_AFTER: Duration = Duration::from_secs(5);
+const REPORT_AFTER: Limits = (Duration::from_millis(1), Duration::MAX);
+
+/// Makes one configuration of the files, or says all that is wrong with their values.
+pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
+    let mut check = Check::default();
+    let observe = check.only(files, "observe", |raw| raw.observe.as_ref());
+    let observe = observe.map_or_else(default_observe, |(table, raw)| check.observe(&table, raw));
+    let protect = check.only(files, "protect", |raw| raw.protect.as_ref());
+    let protect = protect
+        .map(|(table, raw)| check.protect(&table, raw))
+        .unwrap_or_default();
+    let state = check.only(files, "state", |raw| raw.state.as_ref());
+    let state = state
+        .and_then(|(table, raw)| check.state(&table, raw))
+        .unwrap_or_default();
+    let mut rules = Vec::new();
+    for file in files {
+        for (i, rule) in file.raw.rule.iter().enumerate() {
+            let table = Table {
+                source: &file.source,
+                key: format!("rule[{i}]"),
+                span: rule.span(),
+            };
+            rules.extend(check.rule(&table, rule.get_ref(), &observe.comm));
+        }
+    }
+    if !check.problems.is_empty() {
+        return Err(check.problems);
+    }
+    let policy = Policy {
+        rules,
+        protect,
+        report_after: observe.report_after,
+    };
+    Ok(Config {
+        observe,
+        policy,
+        state,
+        warnings: check.warnings,
+    })
+}
+
+fn default_observe() -> Observe {
+    let filter = CommFilter::parse([DEFAULT_COMM]).unwrap_or_default();
+    Observe {
+        comm: vec![DEFAULT_COMM.to_owned()],
+        filter,
+        channels: CHANNELS.to_vec(),
+        report_after: DEFAULT_REPORT_AFTER,
+    }
+}
+
+/// A table of a file.
+struct Table<'a> {
+    source: &'a Source,
+    key: String,
+    span: Range<usize>,
+}
+
+impl<'a> Table<'a> {
+    fn place(&self) -> Place<'a> {
+        self.source.place(self.key.clone(), self.span.clone())
+    }
+
+    /// The place of a value in the table.
+    fn value<T>(&self, name: &str, value: &Spanned<T>) -> Place<'a> {
+        self.source.place(format!("{}.{name}", self.key), value.span())
+    }
+
+    /// The place to speak of a value that is not there: the table's header.
+    fn absent(&self, name: &str) -> Place<'a> {
+        self.source
+            .place(format!("{}.{name}", self.key), self.span.clone())
+    }
+}
+
+/// What has been found so far.
+#[derive(Default)]
+struct Check<'a> {
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    /// The rules' names, and where each is given.
+    names: HashMap<&'a str, Place<'a>>,
+}
+
+impl<'a> Check<'a> {
+    fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    /// The one table of that name in all files.
+    fn only<T>(
+        &mut self,
+        files: &'a [File],
+        key: &str,
+        get: impl Fn(&'a Raw) -> Option<&'a Spanned<T>>,
+    ) -> Option<(Table<'a>, &'a T)> {
+        let mut found: Option<(Table<'a>, &'a T)> = None;
+        for file in files {
+            let Some(spanned) = get(&file.raw) else { continue };
+            let table = Table {
+                source: &file.source,
+                key: key.to_owned(),
+                span: spanned.span(),
+            };
+            if let Some((first, _)) = &found {
+                let first = first.place().location();
+                let message = format!("is already set at {first}; keep one of the two");
+                self.problems.push(table.place().problem(message));
+            } else {
+                found = Some((table, spanned.get_ref()));
+            }
+        }
+        found
+    }
+
+    /// A table with a problem yields defaults, which nobody gets to see.
+    fn observe(&mut self, table: &Table<'a>, raw: &RawObserve) -> Observe {
+        let mut observe = default_observe();
+        if let Some(given) = &raw.comm
+            && let Some(filter) = self.keep(filter(table, given))
+        {
+            observe.filter = filter;
+            observe.comm = given
+                .get_ref()
+                .iter()
+                .map(|text| text.get_ref().clone())
+                .collect();
+        }
+        if let Some(given) = &raw.channels {
+            observe.channels = self.channels(table, given);
+        }
+        if let Some(given) = &raw.report_after {
+            let report_after = duration(&table.value("report_after", given), given.get_ref(), REPORT_AFTER);
+            observe.report_after = self.keep(report_after).unwrap_or(DEFAULT_REPORT_AFTER);
+        }
+        observe
+    }
+
+    fn channels(&mut self, table: &Table<'a>, given: &Spanned<Vec<Text>>) -> Vec<ChannelKind> {
+        if given.get_ref().is_empty() {
+            let known = list(&CHANNELS.map(channel_name));
+            let problem = table
+                .value("channels", given)
+                .problem(format!("is empty; name one or more of {known}"));
+            self.problems.push(problem);
+        }
+        let mut channels = Vec::new();
+        for (i, text) in given.get_ref().iter().enumerate() {
+            let place = table.value(&format!("channels[{i}]"), text);
+            let channel = one_of(
+                &place,
+                text.get_ref(),
+                ("channel", "channels"),
+                &CHANNELS,
+                channel_name,
+            );
+            if let Some(channel) = self.keep(channel)
+                && !channels.contains(&channel)
+            {
+                channels.push(channel);
+            }
+        }
+        channels
+    }
+
+    fn protect(&mut self, table: &Table<'a>, raw: &RawProtect) -> Protect {
+        let mut protect = Protect::default();
+        for (i, text) in raw.comm.iter().enumerate() {
+            let place = table.value(&format!("comm[{i}]"), text);
+            // Not a warning: what was meant to be safe would not be.
+            if comm::is_too_long(text.get_ref()) {
+                self.problems
+                    .push(place.problem(too_long(text.get_ref(), "would protect nothing")));
+            }
+            protect.comm.extend(self.keep(glob(&place, text.get_ref())));
+        }
+        for (i, text) in raw.users.iter().enumerate() {
+            let place = table.value(&format!("users[{i}]"), text);
+            protect.users.extend(self.keep(glob(&place, text.get_ref())));
+        }
+        protect
+    }
+
+    fn state(&mut self, table: &Table<'a>, raw: &RawState) -> Option<State> {
+        let dir = raw.dir.as_ref()?;
+        if dir.get_ref().is_empty() {
+            let problem = table
+                .value("dir", dir)
+                .problem("is empty; name a directory, such as \"/var/lib/pipestall\"");
+            self.problems.push(problem);
+        }
+        Some(State {
+            dir: PathBuf::from(dir.get_ref()),
+        })
+    }
+}
+
+fn filter(table: &Table<'_>, given: &Spanned<Vec<Text>>) -> Result<CommFilter, Problem> {
+    let texts = given.get_ref();
+    if texts.is_empty() {
+        let place = table.value("comm", given);
+        return Err(place.problem("is empty, so nothing is observed; use [\"*\"] for every command"));
+    }
+    CommFilter::parse(texts.iter().map(|text| text.get_ref().as_str())).map_err(|(i, error)| {
+        let text = &texts[i];
+        let place = table.value(&format!("comm[{i}]"), text);
+        if text.get_ref().is_empty() {
+            place.problem(error.as_str())
+        } else {
+            place.problem(format!("`{}` {}", text.get_ref(), error.as_str()))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_wrong_value_outside_the_rules_is_told_with_what_would_be_right() {
+        for (text, expected) in [
+            (
+                "[observe]\ncomm = []",
+                "2:8: observe.comm: is empty, so nothing is observed; use [\"*\"] for every command",
+            ),
+            (
+                "[observe]\ncomm = ['']",
+                "2:9: observe.comm[0]: is empty; use \"*\" for every command",
+            ),
+            (
+                "[observe]\ncomm = ['a', '*ffmpeg']",
+                "2:14: observe.comm[1]: `*ffmpeg` is not an exact name or a prefix: \
+                 '*' may only stand at the end, and '?', '[' not at all",
+            ),
+            (
+                "[observe]\ncomm = ['sixteen-bytes-xx']",
+                "2:9: observe.comm[0]: `sixteen-bytes-xx` is longer than the 15 bytes that the kernel keeps \
+                 of a command's name; end it with '*' sooner",
+            ),
+            (
+                "[observe]\ncomm = [\n'a','b','c','d','e','f','g','h',\n'i']",
+                "4:1: observe.comm[8]: `i` is one too many: the kernel side compares at most 8 patterns",
+            ),
+            (
+                "[observe]\nchannels = []",
+                "2:12: observe.channels: is empty; name one or more of `pipe`, `fifo`, `unix`",
+            ),
+            (
+                "[observe]\nchannels = ['pipe', 'pipes']",
+                "2:21: observe.channels[1]: there is no channel `pipes`; did you mean `pipe`?",
+            ),
+            (
+                "[observe]\nchannels = ['socket']",
+                "2:13: observe.channels[0]: there is no channel `socket`; known channels: `pipe`, `fifo`, `unix`",
+            ),
+            (
+                "[observe]\nreport_after = '0s'",
+                "2:16: observe.report_after: `0s` is too short; use 1ms or more",
+            ),
+            (
+                "[observe]\nreport_after = '1 day'",
+                "2:16: observe.report_after: `1 day` is no duration; \
+                 write hours, minutes and seconds in quotes, such as \"60s\" or \"1m 30s\"",
+            ),
+            (
+                "[protect]\ncomm = ['containerd-shim-runc-v2']",
+                "2:9: protect.comm[0]: `containerd-shim-runc-v2` would protect nothing: \
+                 the kernel keeps 15 bytes of a command's name; end it with `*` sooner",
+            ),
+            (
+                "[protect]\nusers = ['root', '']",
+                "2:18: protect.users[1]: is empty; use \"*\" for anything, or leave it out",
+            ),
+            (
+                "[state]\ndir = ''",
+                "2:7: state.dir: is empty; name a directory, such as \"/var/lib/pipestall\"",
+            ),
+        ] {
+            let error = Config::parse(text, Path::new("a.toml")).unwrap_err().to_string();
+            assert_eq!(error, format!("a.toml:{expected}"), "{text}");
+        }
+    }
+}

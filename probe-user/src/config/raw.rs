@@ -1,0 +1,272 @@
+//! The keys of a configuration file and the types of their values.
+//!
+//! It knows what may be written where, not which values make sense; and it puts
+//! the parser's errors into the words of the configuration.
+
+use serde::Deserialize;
+use serde_path_to_error::{Path as KeyPath, Segment};
+use toml::Spanned;
+
+use super::{
+    problem::{Problem, instead},
+    source::Source,
+};
+
+/// A text that knows its place.
+pub(super) type Text = Spanned<String>;
+
+/// A file, its values typed.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) source: Source,
+    pub(super) raw: Raw,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Raw {
+    pub(super) observe: Option<Spanned<RawObserve>>,
+    #[serde(default)]
+    pub(super) rule: Vec<Spanned<RawRule>>,
+    pub(super) protect: Option<Spanned<RawProtect>>,
+    pub(super) state: Option<Spanned<RawState>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawObserve {
+    pub(super) comm: Option<Spanned<Vec<Text>>>,
+    pub(super) channels: Option<Spanned<Vec<Text>>>,
+    pub(super) report_after: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawRule {
+    pub(super) name: Option<Text>,
+    #[serde(rename = "match")]
+    pub(super) matches: Option<Spanned<RawMatch>>,
+    pub(super) stalled_for: Option<Text>,
+    pub(super) action: Option<Text>,
+    pub(super) grace: Option<Text>,
+    pub(super) mode: Option<Text>,
+    #[serde(default)]
+    pub(super) allow_stderr_kill: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawMatch {
+    pub(super) comm: Option<Text>,
+    pub(super) cmdline: Option<Text>,
+    pub(super) user: Option<Text>,
+    pub(super) parent: Option<Text>,
+    pub(super) stream: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawProtect {
+    #[serde(default)]
+    pub(super) comm: Vec<Text>,
+    #[serde(default)]
+    pub(super) users: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawState {
+    pub(super) dir: Option<Text>,
+}
+
+impl File {
+    /// Gives a text's keys their types.
+    ///
+    /// # Errors
+    /// The text is not TOML, or the first key that is unknown or has a value of a wrong type.
+    pub(super) fn parse(source: Source) -> Result<Self, Problem> {
+        let document = toml::Deserializer::parse(source.text()).map_err(|error| not_toml(&source, &error))?;
+        match serde_path_to_error::deserialize(document) {
+            Ok(raw) => Ok(Self { source, raw }),
+            Err(error) => Err(wrong_key(&source, error.path(), error.inner())),
+        }
+    }
+}
+
+fn not_toml(source: &Source, error: &toml::de::Error) -> Problem {
+    let reason = match error.message() {
+        "duplicate key" => "the key or table is already set above; keep one of the two".to_owned(),
+        message => message.replacen(", expected ", "; expected ", 1),
+    };
+    source.problem(start(error), format!("is not TOML: {reason}"))
+}
+
+fn wrong_key(source: &Source, path: &KeyPath, error: &toml::de::Error) -> Problem {
+    let key = key(path);
+    let message = unknown_key(path, error.message()).unwrap_or_else(|| wrong_type(&key, error.message()));
+    source.place(key, start(error)..start(error)).problem(message)
+}
+
+fn start(error: &toml::de::Error) -> usize {
+    error.span().map_or(0, |span| span.start)
+}
+
+/// The path as a reader of the file would write it: without what [`Spanned`] adds to it.
+fn key(path: &KeyPath) -> String {
+    let mut key = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => key = format!("{key}[{index}]"),
+            Segment::Map { key: name } if name.starts_with("$__serde_spanned") => {}
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                if !key.is_empty() {
+                    key.push('.');
+                }
+                key.push_str(name);
+            }
+            Segment::Unknown => key.push_str(".?"),
+        }
+    }
+    key
+}
+
+/// Understands serde's "unknown field `x`, expected one of `y`, `z`".
+fn unknown_key(path: &KeyPath, message: &str) -> Option<String> {
+    let Some(Segment::Map { key }) = path.iter().next_back() else {
+        return None;
+    };
+    let expected = message.strip_prefix(&format!("unknown field `{key}`, expected "))?;
+    // Every second piece stands between backticks.
+    let known: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+    Some(format!("unknown key; {}", instead(key, "keys", &known)))
+}
+
+/// Understands serde's "invalid type: x, expected y".
+fn wrong_type(key: &str, message: &str) -> String {
+    let Some((found, expected)) = message
+        .strip_prefix("invalid type: ")
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    else {
+        return message.to_owned();
+    };
+    let found = match found {
+        "map" => "a table or a date",
+        "sequence" => "a list",
+        other => other,
+    };
+    let expected = match (key, expected) {
+        ("rule", "a sequence") => "[[rule]], in double brackets",
+        (_, "a sequence") => "a list of strings, such as [\"…\"]",
+        (key, _)
+            if matches!(
+                key.rsplit_once('.'),
+                Some((_, "stalled_for" | "grace" | "report_after"))
+            ) =>
+        {
+            DURATION
+        }
+        (_, "a boolean") => "true or false",
+        (_, other) => other,
+    };
+    format!("wrong type, {found}; write {expected}")
+}
+
+/// What a duration looks like, for messages.
+pub(super) const DURATION: &str = "hours, minutes and seconds in quotes, such as \"60s\" or \"1m 30s\"";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_told_with_what_would_be_right() {
+        for (text, expected) in [
+            (
+                "[[rule]]\nstalled_fr = '60s'",
+                "2:1: rule[0].stalled_fr: unknown key; did you mean `stalled_for`?",
+            ),
+            ("[rules]", "1:2: rules: unknown key; did you mean `rule`?"),
+            (
+                "[webhook]",
+                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`",
+            ),
+            (
+                "[state]\n'a`b' = 1",
+                "2:1: state.a`b: unknown key; known keys: `dir`",
+            ),
+            (
+                "[[rule]]\n[[rule]]\nmatch = { command = 'x' }",
+                "3:11: rule[1].match.command: unknown key; did you mean `comm`?",
+            ),
+            (
+                "[[rule]]\nmatch.unit = 'x'",
+                "2:7: rule[0].match.unit: unknown key; known keys: `comm`, `cmdline`, `user`, `parent`, `stream`",
+            ),
+            (
+                "[rule]\nname = 'x'",
+                "1:1: rule: wrong type, a table or a date; write [[rule]], in double brackets",
+            ),
+            (
+                "observe = 3",
+                "1:11: observe: wrong type, integer `3`; write a table",
+            ),
+            (
+                "[observe]\ncomm = 'ffmpeg'",
+                "2:8: observe.comm: wrong type, string \"ffmpeg\"; write a list of strings, such as [\"…\"]",
+            ),
+            (
+                "[protect]\nusers = ['root', 0]",
+                "2:18: protect.users[1]: wrong type, integer `0`; write a string",
+            ),
+            (
+                "[observe]\nreport_after = 5",
+                "2:16: observe.report_after: wrong type, integer `5`; \
+                 write hours, minutes and seconds in quotes, such as \"60s\" or \"1m 30s\"",
+            ),
+            (
+                "[[rule]]\nstalled_for = 1.5",
+                "2:15: rule[0].stalled_for: wrong type, floating point `1.5`; \
+                 write hours, minutes and seconds in quotes, such as \"60s\" or \"1m 30s\"",
+            ),
+            (
+                "[[rule]]\nallow_stderr_kill = 'a, expected b'",
+                "2:21: rule[0].allow_stderr_kill: wrong type, string \"a, expected b\"; write true or false",
+            ),
+            (
+                "[[rule]]\nmatch = 'x'",
+                "2:9: rule[0].match: wrong type, string \"x\"; write a table",
+            ),
+        ] {
+            assert_eq!(error(text), format!("a.toml:{expected}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_toml_is_told_by_line_and_column() {
+        for (text, expected) in [
+            ("observe", "1:8: is not TOML: key with no value; expected `=`"),
+            (
+                "[observe]\ncomm = ['a'\n[x",
+                "3:1: is not TOML: missing comma between array elements; expected `,`",
+            ),
+            (
+                "[state]\n\n[state]",
+                "3:2: is not TOML: the key or table is already set above; keep one of the two",
+            ),
+            (
+                "a = 'x\nb = 1",
+                "1:7: is not TOML: invalid literal string; expected `'`",
+            ),
+        ] {
+            assert_eq!(error(text), format!("a.toml:{expected}"), "{text}");
+        }
+    }
+
+    fn error(text: &str) -> String {
+        File::parse(Source::new(Path::new("a.toml"), text))
+            .unwrap_err()
+            .to_string()
+    }
+}

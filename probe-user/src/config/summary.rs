@@ -1,0 +1,166 @@
+//! A configuration in a few lines, for whoever checks one.
+//!
+//! It only writes down what is already decided.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::{Config, problem::OneLine};
+use crate::core::{
+    model::channel_name,
+    rule::{Action, Glob, Rule},
+};
+
+impl Config {
+    /// What would be done, a line each: what is observed, the rules in their order,
+    /// who is protected, the warnings. No newline at the end.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let channels: Vec<_> = self
+            .observe
+            .channels
+            .iter()
+            .map(|kind| channel_name(*kind))
+            .collect();
+        let mut lines = vec![format!(
+            "observe: {} on {}, reported after {}",
+            self.observe.comm.join(", "),
+            channels.join(", "),
+            human(self.observe.report_after)
+        )];
+        lines.extend(self.policy.rules.iter().map(rule));
+        if self.policy.rules.is_empty() {
+            lines.push("no rules: stalls are only reported".to_owned());
+        }
+        lines.push(format!("protect: {}", self.protected()));
+        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines
+            .iter()
+            .map(|line| OneLine(line).to_string())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn protected(&self) -> String {
+        let list = |globs: &[Glob]| globs.iter().map(Glob::as_str).collect::<Vec<_>>().join(", ");
+        let protect = &self.policy.protect;
+        let mut parts = vec!["pid 1, pipestall itself".to_owned()];
+        if !protect.comm.is_empty() {
+            parts.push(format!("commands {}", list(&protect.comm)));
+        }
+        if !protect.users.is_empty() {
+            parts.push(format!("users {}", list(&protect.users)));
+        }
+        parts.join("; ")
+    }
+}
+
+/// `NAME: ACTION (MODE) COMMANDS on STREAM … after DURATION`, with only the conditions that are given.
+fn rule(rule: &Rule) -> String {
+    let action = match rule.action {
+        Action::Alert => rule.action.as_str().to_owned(),
+        Action::Term | Action::Kill => format!("{} ({})", rule.action.as_str(), rule.mode.as_str()),
+    };
+    let matches = &rule.matches;
+    let command = matches.comm.as_ref().map_or("any command", Glob::as_str);
+    let stream = matches
+        .stream
+        .map(|stream| format!(" on {}", stream.as_str()))
+        .unwrap_or_default();
+    let conditions: String = [
+        (" with command line ", &matches.cmdline),
+        (" of user ", &matches.user),
+        (" under parent ", &matches.parent),
+    ]
+    .into_iter()
+    .filter_map(|(words, glob)| glob.as_ref().map(|glob| format!("{words}{}", glob.as_str())))
+    .collect();
+    let after = human(rule.stalled_for);
+    format!(
+        "{}: {action} {command}{stream}{conditions} after {after}",
+        rule.name
+    )
+}
+
+/// A duration as a configuration would have it: `60s`, `250ms`, `1h 30m`.
+pub(super) fn human(duration: Duration) -> String {
+    match SignedDuration::try_from(duration) {
+        Ok(signed) if duration >= Duration::from_mins(2) => format!("{signed:#}"),
+        Ok(_) | Err(_) => format!("{duration:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_summary_says_what_each_rule_would_do() {
+        let text = "\
+[observe]
+comm = ['ffmpeg*', 'node']
+channels = ['pipe', 'unix']
+
+[[rule]]
+name = 'orphaned-downloads'
+match = { comm = 'ffmpeg*', stream = 'stdout' }
+stalled_for = '60s'
+action = 'kill'
+
+[[rule]]
+name = 'all'
+match = { cmdline = '*pipe:1*', user = 'peertube', parent = 'node' }
+stalled_for = '1h 30m'
+action = 'term'
+mode = 'enforce'
+
+[[rule]]
+name = 'never'
+match = { comm = 'cat' }
+stalled_for = '1500ms'
+
+[protect]
+comm = ['systemd*', 'sshd']
+users = ['root']
+";
+
+        let summary = Config::parse(text, Path::new("a.toml")).unwrap().summary();
+
+        let expected = "\
+observe: ffmpeg*, node on pipe, unix, reported after 5s
+orphaned-downloads: kill (dry-run) ffmpeg* on stdout after 60s
+all: term (enforce) any command with command line *pipe:1* of user peertube under parent node after 1h 30m
+never: alert cat after 1.5s
+protect: pid 1, pipestall itself; commands systemd*, sshd; users root
+warning: a.toml:20:18: rule[2].match.comm: `cat` matches nothing that observe.comm lets through \
+(`ffmpeg*`, `node`); change one of them";
+        assert_eq!(summary, expected);
+    }
+
+    #[test]
+    fn a_summary_without_rules_says_so() {
+        assert_eq!(
+            Config::parse("", Path::new("a.toml")).unwrap().summary(),
+            "observe: ffmpeg* on pipe, fifo, unix, reported after 5s\n\
+             no rules: stalls are only reported\n\
+             protect: pid 1, pipestall itself"
+        );
+    }
+
+    #[test]
+    fn durations_read_as_they_are_written() {
+        for (millis, expected) in [
+            (1, "1ms"),
+            (250, "250ms"),
+            (60_000, "60s"),
+            (119_500, "119.5s"),
+            (120_000, "2m"),
+            (3_661_000, "1h 1m 1s"),
+        ] {
+            assert_eq!(human(Duration::from_millis(millis)), expected);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The kill protocol as a state machine: one instance for each process that is to be ended.
+//!
+//! ```text
+//! Opening ──► Opened ──► Committing ──► Terminating ──► Killing ──► (exit)
+//!  pidfd,      fresh       record         SIGTERM,       SIGKILL
+//!  identity    look        on disk        grace
+//! ```
+//! Any doubt on the way ends it. It keeps no clock and sends no signal; `machine`
+//! moves it on.
+
+use std::time::Duration;
+
+use super::{
+    model::{Mono, Process, Stall},
+    report::{RuleRef, Signal},
+};
+
+/// How long after SIGKILL an exit is awaited.
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+
+/// Names a kill for as long as the machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KillId(pub u64);
+
+/// How far a kill has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A handle on the process is being opened.
+    Opening,
+    /// The handle is open; a look from after that moment must confirm the stall.
+    Opened,
+    /// Confirmed; the record must reach the disk.
+    Committing,
+    /// SIGTERM is sent; an exit or progress is awaited until the grace is over.
+    Terminating {
+        /// End of the grace.
+        until: Mono,
+    },
+    /// SIGKILL is sent; the exit is awaited.
+    Killing {
+        /// When to give up.
+        until: Mono,
+    },
+}
+
+/// A process that is being ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// The stall that is the reason, as last confirmed.
+    pub stall: Stall,
+    /// The rule that decided.
+    pub rule: RuleRef,
+    /// Its grace.
+    pub grace: Duration,
+    /// When the rule's condition was met.
+    pub crossed: Mono,
+    /// How far it has come.
+    pub step: Step,
+    /// When the first signal was sent.
+    pub first_signal: Option<Mono>,
+    /// The last signal that was sent.
+    pub last_signal: Signal,
+}
+
+impl Kill {
+    /// The process.
+    #[must_use]
+    pub const fn process(&self) -> Process {
+        self.stall.last.writer.process
+    }
+
+    /// When this kill next needs attention without any event.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Mono> {
+        match self.step {
+            Step::Terminating { until } | Step::Killing { until } => Some(until),
+            Step::Opening | Step::Opened | Step::Committing => None,
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The machine: looks, notes and outcomes in; effects out; time by argument.
+//!
+//! Its caller performs the effects in their order and hands back what came of
+//! them. It takes no look by itself and waits for none longer than it must: a
+//! writer that the last look did not show cannot be older than that look, so the
+//! next is due at the first moment at which anything could cross a threshold.
+
+mod kills;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use super::{
+    kill::{Kill, KillId, Step},
+    model::{Facts, Look, Mono, Process, Stall, StallId, WriterId},
+    policy::Verdict,
+    report::{Report, RuleRef, Signal, Skipped, Snapshot},
+    rule::Policy,
+    tracker::{Ended, MISSING_FOR, Tracker},
+};
+
+/// A process is read about once its stall is this old, ahead of any decision.
+const IDENTIFY_AFTER: Duration = Duration::from_secs(1);
+
+/// A writer that woke is looked for this much later, when a signal handler is over.
+const AFTER_WAKE: Duration = Duration::from_millis(20);
+
+/// What is said of a kill whose writer has moved on.
+const LEFT: &str = "it is not in the write any more";
+
+/// Looks caused by wake-ups keep this distance.
+const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
+
+/// Something for the caller to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Look at all tasks; answer with [`Machine::handle_look`].
+    Look,
+    /// Read about a process; answer with [`Machine::handle_facts`].
+    Identify(StallId, Process),
+    /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
+    Open(KillId, Process),
+    /// Say something.
+    Report(Box<Report>),
+    /// Make everything reported so far durable; answer with [`Machine::handle_committed`].
+    Commit,
+    /// Send a signal; answer with [`Machine::handle_signalled`].
+    Signal(KillId, Signal),
+    /// Close the handle.
+    Release(KillId),
+}
+
+/// What came of opening a handle on a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It is open, and the process is the one that was meant.
+    Ready,
+    /// The process has exited.
+    Exited,
+    /// The pid belongs to another process.
+    OtherProcess,
+    /// It could not be done here.
+    Unsupported,
+}
+
+/// What came of a signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was sent.
+    Yes,
+    /// There was no process any more.
+    Gone,
+    /// It could not be sent.
+    Failed(String),
+}
+
+/// What the tracer noted between looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A thread exited.
+    Exited(WriterId),
+    /// A writer that was stalled for long is awake.
+    Woke(WriterId),
+}
+
+/// How the machine is to behave, besides its rules.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The rules.
+    pub policy: Policy,
+    /// Look at least this often.
+    pub refresh: Option<Duration>,
+    /// Why processes must not be signalled here at all, if so.
+    pub unsupported: Option<&'static str>,
+}
+
+/// What has been done about a stall.
+#[derive(Debug, Default)]
+struct Case {
+    asked: bool,
+    reported: bool,
+    decided: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Machine {
+    settings: Settings,
+    tracker: Tracker,
+    cases: BTreeMap<StallId, Case>,
+    kills: BTreeMap<KillId, Kill>,
+    next_kill: u64,
+    effects: VecDeque<Effect>,
+    look_queued: bool,
+    last_look: Option<Mono>,
+    /// A look that a wake-up asked for.
+    wake_look: Option<Mono>,
+}
+
+impl Machine {
+    /// A machine that has seen nothing yet; its first effect is a look.
+    #[must_use]
+    pub fn new(settings: Settings, started: Mono) -> Self {
+        let mut machine = Self {
+            settings,
+            tracker: Tracker::new(started),
+            cases: BTreeMap::new(),
+            kills: BTreeMap::new(),
+            next_kill: 1,
+            effects: VecDeque::new(),
+            look_queued: false,
+            last_look: None,
+            wake_look: None,
+        };
+        machine.queue_look();
+        machine
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        let effect = self.effects.pop_front();
+        if effect == Some(Effect::Look) {
+            self.look_queued = false;
+        }
+        effect
+    }
+
+    /// The stalls that the last look showed.
+    pub fn stalls(&self) -> impl Iterator<Item = &Stall> {
+        self.tracker.stalls().filter(|stall| stall.missing.is_none())
+    }
+
+    /// How many kills are under way.
+    #[must_use]
+    pub fn kills_under_way(&self) -> usize {
+        self.kills.len()
+    }
+
+    /// When [`Self::handle_deadline`] is next to be called, if nothing happens before.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Mono> {
+        let last = self.last_look?;
+        let unseen = last.after(self.settings.policy.smallest_threshold());
+        let refresh = self.settings.refresh.map(|every| last.after(every));
+        let stalls = self.tracker.stalls().filter_map(|stall| self.next_moment(stall));
+        let kills = self.kills.values().filter_map(Kill::deadline);
+        stalls
+            .chain(kills)
+            .chain(refresh)
+            .chain(self.wake_look)
+            .chain([unseen])
+            .min()
+    }
+
+    /// Time has passed: asks for what is due.
+    pub fn handle_deadline(&mut self, now: Mono) {
+        if self.poll_deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        self.ask_about_the_unknown(now);
+        self.give_up_on_the_unkillable(now);
+        // What is still due wants a look: crossings, missing writers, the end of a grace.
+        if self.poll_deadline().is_some_and(|deadline| deadline <= now) {
+            self.queue_look();
+        }
+    }
+
+    /// Takes in a look, which must have begun after its effect was taken.
+    pub fn handle_look(&mut self, look: Look, now: Mono) {
+        self.last_look = Some(look.at);
+        self.wake_look = None;
+        for (stall, why) in self.tracker.observe(look) {
+            self.stall_ended(stall, why, now);
+        }
+        self.move_kills_on(now);
+        self.ask_about_the_unknown(now);
+        self.judge_all(now);
+    }
+
+    /// Takes in what was read of a process; `None` if it is gone or unreadable.
+    pub fn handle_facts(&mut self, id: StallId, facts: Option<Facts>, now: Mono) {
+        // Without facts, rules that ask for any do not match, and nothing is signalled.
+        let Some(facts) = facts else { return };
+        self.tracker.identify(id, facts);
+        let stall = self.tracker.stalls().find(|stall| stall.id == id).cloned();
+        if let Some(stall) = stall {
+            self.judge(&stall, now);
+        }
+    }
+
+    /// Takes in what the tracer noted.
+    pub fn handle_note(&mut self, note: Note, now: Mono) {
+        match note {
+            Note::Exited(writer) => {
+                if let Some(stall) = self.tracker.exited(writer) {
+                    self.stall_ended(stall, Ended::Exited, now);
+                }
+            }
+            Note::Woke(writer) => {
+                if self.tracker.get(writer).is_some() && self.wake_look.is_none() {
+                    let earliest = self.last_look.map_or(now, |last| last.after(BETWEEN_WAKE_LOOKS));
+                    self.wake_look = Some(earliest.max(now.after(AFTER_WAKE)));
+                }
+            }
+        }
+    }
+
+    /// The next moment at which a stall wants attention.
+    fn next_moment(&self, stall: &Stall) -> Option<Mono> {
+        if let Some(missing) = stall.missing {
+            return Some(missing.after(MISSING_FOR));
+        }
+        let case = self.cases.get(&stall.id);
+        let identify = (!case.is_some_and(|c| c.asked)).then(|| self.identify_at(stall));
+        let report = (!case.is_some_and(|c| c.reported)).then(|| self.report_at(stall));
+        let rule = (!case.is_some_and(|c| c.decided) && !self.is_being_ended(stall.last.writer.process))
+            .then(|| {
+                self.settings
+                    .policy
+                    .rule_for(stall)
+                    .map(|rule| rule.crossing(stall))
+            })
+            .flatten();
+        // A moment that the last look has seen is over.
+        let unseen = |moment: &Mono| *moment > stall.last.at;
+        identify
+            .into_iter()
+            .chain(report.filter(unseen))
+            .chain(rule.filter(unseen))
+            .min()
+    }
+
+    fn identify_at(&self, stall: &Stall) -> Mono {
+        stall
+            .since
+            .after(self.settings.policy.smallest_threshold().min(IDENTIFY_AFTER))
+    }
+
+    fn report_at(&self, stall: &Stall) -> Mono {
+        stall.since.after(self.settings.policy.report_after)
+    }
+
+    fn is_being_ended(&self, process: Process) -> bool {
+        self.kills.values().any(|kill| kill.process() == process)
+    }
+
+    fn queue_look(&mut self) {
+        if !self.look_queued {
+            self.look_queued = true;
+            self.effects.push_back(Effect::Look);
+        }
+    }
+
+    fn ask_about_the_unknown(&mut self, now: Mono) {
+        let due: Vec<_> = self
+            .stalls()
+            .filter(|stall| !self.cases.get(&stall.id).is_some_and(|case| case.asked))
+            .filter(|stall| self.identify_at(stall) <= now)
+            .map(|stall| (stall.id, stall.last.writer.process, stall.facts.is_some()))
+            .collect();
+        for (id, process, known) in due {
+            self.cases.entry(id).or_default().asked = true;
+            if !known {
+                self.effects.push_back(Effect::Identify(id, process));
+            }
+        }
+    }
+
+    fn judge_all(&mut self, now: Mono) {
+        let due: Vec<_> = self
+            .stalls()
+            .filter(|stall| {
+                self.cases
+                    .get(&stall.id)
+                    .is_some_and(|case| case.asked && !(case.reported && case.decided))
+            })
+            .filter(|stall| self.is_due(stall))
+            .cloned()
+            .collect();
+        // One pass over the kills, instead of one for each stall.
+        let mut busy: BTreeSet<_> = self.kills.values().map(Kill::process).collect();
+        for stall in due {
+            self.judge_unless(&stall, &mut busy, now);
+        }
+    }
+
+    /// Whether the last look saw the stall cross anything that is not yet dealt with.
+    fn is_due(&self, stall: &Stall) -> bool {
+        let crossed = |moment: Mono| moment <= stall.last.at;
+        crossed(self.report_at(stall))
+            || self
+                .settings
+                .policy
+                .rule_for(stall)
+                .is_some_and(|rule| crossed(rule.crossing(stall)))
+    }
+
+    fn judge(&mut self, stall: &Stall, now: Mono) {
+        if stall.missing.is_none() && self.is_due(stall) {
+            let mut busy = self.kills.values().map(Kill::process).collect();
+            self.judge_unless(stall, &mut busy, now);
+        }
+    }
+
+    /// Reports and decides what the last look saw of a stall.
+    fn judge_unless(&mut self, stall: &Stall, busy: &mut BTreeSet<Process>, now: Mono) {
+        if stall.facts.is_none() {
+            return;
+        }
+        let policy = &self.settings.policy;
+        let case = self.cases.entry(stall.id).or_default();
+        let rule = policy.rule_for(stall);
+        let crossed = rule.filter(|rule| !case.decided && rule.crossing(stall) <= stall.last.at);
+        let verdict = crossed.map(|rule| rule.verdict(policy, stall));
+        let old_enough = stall.since.after(policy.report_after) <= stall.last.at;
+        let reference = rule.map(RuleRef::from);
+
+        if !case.reported && (old_enough || verdict.is_some()) || verdict == Some(Verdict::Alert) {
+            case.reported = true;
+            let snapshot = Snapshot {
+                stall: stall.clone(),
+                at: now,
+            };
+            self.effects
+                .push_back(Effect::Report(Box::new(Report::StallDetected(
+                    snapshot,
+                    reference.clone(),
+                ))));
+        }
+        let (Some(rule), Some(reference), Some(verdict)) = (crossed, reference, verdict) else {
+            return;
+        };
+        let (grace, crossing) = (rule.grace, rule.crossing(stall));
+        match (verdict, self.settings.unsupported) {
+            (Verdict::Alert, _) => case.decided = true,
+            (Verdict::Skip(reason, detail), _) => {
+                case.decided = true;
+                self.report_skip(stall, reference, reason, detail, now);
+            }
+            (Verdict::Kill, Some(why)) => {
+                case.decided = true;
+                self.report_skip(stall, reference, Skipped::Unsupported, Some(why), now);
+            }
+            // Another thread of the process is the reason already.
+            (Verdict::Kill, None) if !busy.insert(stall.last.writer.process) => {}
+            (Verdict::Kill, None) => {
+                case.decided = true;
+                let id = KillId(self.next_kill);
+                self.next_kill += 1;
+                self.kills.insert(
+                    id,
+                    Kill {
+                        stall: stall.clone(),
+                        rule: reference,
+                        grace,
+                        crossed: crossing,
+                        step: Step::Opening,
+                        first_signal: None,
+                        last_signal: Signal::Term,
+                    },
+                );
+                self.effects
+                    .push_back(Effect::Open(id, stall.last.writer.process));
+            }
+        }
+    }
+
+    fn stall_ended(&mut self, stall: Stall, why: Ended, now: Mono) {
+        let kill = self
+            .kills
+            .iter()
+            .find(|(_, kill)| kill.stall.id == stall.id && !matches!(kill.step, Step::Killing { .. }))
+            .map(|(id, _)| *id);
+        match (kill, why) {
+            (Some(id), Ended::Drained) => {
+                self.skip(id, Skipped::Progressed, Some("the reader took something"), now);
+            }
+            (Some(id), Ended::Left) => self.skip(id, Skipped::Progressed, Some(LEFT), now),
+            // The handle tells whether the process went with its thread.
+            (Some(_), Ended::Exited) | (None, _) => {}
+        }
+        if self.cases.remove(&stall.id).is_some_and(|case| case.reported) {
+            self.effects.push_back(Effect::Report(Box::new(Report::StallEnded(
+                Snapshot { stall, at: now },
+                why,
+            ))));
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The machine's behaviour, one sentence a test, in simulated time.
+
+use proptest::prelude::*;
+
+use super::{
+    world::{Happening, World, assert_trace, at, policy, rule, seconds},
+    *,
+};
+use crate::core::{
+    model::Stream,
+    policy::WATCH_BEFORE_KILL,
+    rule::{Action, Glob, Mode, Protect, Rule},
+};
+
+fn world_with(change: impl FnOnce(&mut Rule)) -> World {
+    let mut rule = rule();
+    change(&mut rule);
+    World::new(Settings {
+        policy: policy(vec![rule]),
+        ..Settings::default()
+    })
+}
+
+/// One writer that blocks half a second after the start.
+fn with_a_stuck_writer(mut world: World) -> World {
+    world.spawn(7, "ffmpeg");
+    world.run(seconds(0.5));
+    world.happen(7, Happening::Block);
+    world
+}
+
+#[test]
+fn a_stuck_writer_is_reported_and_ended_at_the_moment_it_crosses() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    world.run(seconds(60.0));
+    assert_trace(
+        &world,
+        &[
+            (1.5, "detected 7 test"),
+            (3.5, "planned 7"),
+            (3.5, "sent SIGTERM 7"),
+            (3.5, "ended 7 exited"),
+            (3.5, "confirmed 7"),
+        ],
+    );
+    assert_eq!((world.commits, world.machine.kills_under_way()), (1, 0));
+}
+
+#[test]
+fn what_was_stuck_before_the_start_is_watched_before_it_is_ended() {
+    let mut world = World::enforcing();
+    world.spawn(7, "ffmpeg");
+    world.block_before_start(7, seconds(600.0));
+    world.run(seconds(60.0));
+    assert_trace(
+        &world,
+        &[
+            (0.0, "detected 7 test"),
+            (3.0, "planned 7"),
+            (3.0, "sent SIGTERM 7"),
+            (3.0, "ended 7 exited"),
+            (3.0, "confirmed 7"),
+        ],
+    );
+    let (_, Report::StallDetected(first, _)) = &world.reports[0] else {
+        panic!("{:?}", world.reports[0])
+    };
+    assert!(first.stall.preexisting);
+    assert_eq!(first.age(), seconds(600.0));
+}
+
+#[test]
+fn one_drained_byte_in_time_saves_a_writer() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    for _ in 0..20 {
+        world.run(seconds(2.9));
+        world.happen(7, Happening::Drain);
+    }
+    assert!(world.signals.is_empty());
+    world.run(seconds(10.0));
+    assert_eq!(world.signals.len(), 1);
+}
+
+#[test]
+fn signals_neither_age_nor_rejuvenate_a_stall() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    for _ in 0..100 {
+        world.run(seconds(0.05));
+        world.happen(7, Happening::Wake);
+    }
+    assert_eq!(world.signals.len(), 1);
+    assert_eq!(world.signals[0].0, at(seconds(3.5)));
+}
+
+#[test]
+fn a_writer_that_leaves_and_comes_back_starts_anew() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    world.run(seconds(2.0));
+    world.happen(7, Happening::Leave);
+    world.run(seconds(0.5));
+    world.happen(7, Happening::Block);
+    world.run(seconds(10.0));
+    assert_eq!(world.signals[0].0, at(seconds(6.0)));
+}
+
+#[test]
+fn sigterm_is_followed_by_sigkill_once_the_grace_is_over() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    world.tasks.get_mut(&7).unwrap().dies_on_term = false;
+    world.run(seconds(10.0));
+    let signals: Vec<_> = world
+        .signals
+        .iter()
+        .map(|(when, _, signal)| (*when, *signal))
+        .collect();
+    assert_eq!(
+        signals,
+        [(at(seconds(3.5)), Signal::Term), (at(seconds(4.5)), Signal::Kill)]
+    );
+    assert_eq!(world.trace().last().unwrap().1, "confirmed 7");
+}
+
+#[test]
+fn the_action_term_goes_no_further_than_sigterm() {
+    let mut world = with_a_stuck_writer(world_with(|rule| rule.action = Action::Term));
+    world.tasks.get_mut(&7).unwrap().dies_on_term = false;
+    world.run(seconds(60.0));
+    assert_eq!(world.signals.len(), 1);
+    assert_eq!(world.trace().last().unwrap().1, "failed 7");
+}
+
+#[test]
+fn progress_during_the_grace_lets_a_writer_go() {
+    for what in [Happening::Drain, Happening::Leave] {
+        let mut world = with_a_stuck_writer(World::enforcing());
+        world.tasks.get_mut(&7).unwrap().dies_on_term = false;
+        world.run(seconds(3.2));
+        world.happen(7, what);
+        world.run(seconds(1.9));
+        let signals: Vec<_> = world.signals.iter().map(|(_, _, signal)| *signal).collect();
+        assert_eq!(signals, [Signal::Term], "{what:?}");
+        assert!(
+            world
+                .trace()
+                .iter()
+                .any(|(_, what)| what == "skipped progressed 7"),
+            "{what:?}"
+        );
+    }
+}
+
+#[test]
+fn a_writer_that_answers_sigterm_by_leaving_its_write_is_let_go() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    let task = world.tasks.get_mut(&7).unwrap();
+    (task.dies_on_term, task.leaves_on_term) = (false, true);
+    world.run(seconds(60.0));
+    assert_eq!(world.signals.len(), 1);
+    let last: Vec<_> = world
+        .trace()
+        .into_iter()
+        .rev()
+        .take(2)
+        .map(|(_, what)| what)
+        .collect();
+    assert_eq!(last, ["ended 7 left", "skipped progressed 7"]);
+}
+
+#[test]
+fn dry_run_says_so_once_and_signals_nothing() {
+    let mut world = with_a_stuck_writer(world_with(|rule| rule.mode = Mode::DryRun));
+    world.run(seconds(600.0));
+    assert_trace(&world, &[(1.5, "detected 7 test"), (3.5, "skipped dry-run 7")]);
+}
+
+#[test]
+fn an_alerting_rule_speaks_again_at_its_own_age() {
+    let mut world = with_a_stuck_writer(world_with(|rule| rule.action = Action::Alert));
+    world.run(seconds(600.0));
+    assert_trace(&world, &[(1.5, "detected 7 test"), (3.5, "detected 7 test")]);
+}
+
+#[test]
+fn the_protected_are_never_signalled() {
+    let protects = [
+        Protect {
+            comm: vec![Glob::parse("ff*").unwrap()],
+            ..Protect::default()
+        },
+        Protect {
+            users: vec![Glob::parse("peertube").unwrap()],
+            ..Protect::default()
+        },
+        Protect {
+            users: vec![Glob::parse("1000").unwrap()],
+            ..Protect::default()
+        },
+        Protect {
+            pids: vec![7],
+            ..Protect::default()
+        },
+    ];
+    for protect in protects {
+        let policy = Policy {
+            protect: protect.clone(),
+            ..policy(vec![rule()])
+        };
+        let mut world = with_a_stuck_writer(World::new(Settings {
+            policy,
+            ..Settings::default()
+        }));
+        world.run(seconds(60.0));
+        assert!(world.signals.is_empty(), "{protect:?}");
+        assert_eq!(world.trace()[1].1, "skipped protected 7");
+    }
+    let mut world = World::enforcing();
+    world.spawn(1, "ffmpeg");
+    world.happen(1, Happening::Block);
+    world.run(seconds(60.0));
+    assert!(world.signals.is_empty(), "pid 1");
+}
+
+#[test]
+fn a_process_stuck_on_its_stderr_is_spared_unless_the_rule_says_otherwise() {
+    for (allowed, signals) in [(false, 0), (true, 1)] {
+        let mut world = with_a_stuck_writer(world_with(|rule| rule.allow_stderr_kill = allowed));
+        world.tasks.get_mut(&7).unwrap().stream = Stream::Stderr;
+        world.run(seconds(60.0));
+        assert_eq!(world.signals.len(), signals);
+    }
+}
+
+#[test]
+fn nothing_is_signalled_where_pids_do_not_mean_the_same() {
+    let settings = Settings {
+        policy: policy(vec![rule()]),
+        unsupported: Some("because"),
+        ..Settings::default()
+    };
+    let mut world = with_a_stuck_writer(World::new(settings));
+    world.run(seconds(60.0));
+    assert_trace(
+        &world,
+        &[(1.5, "detected 7 test"), (3.5, "skipped unsupported 7")],
+    );
+}
+
+#[test]
+fn an_exit_between_verdict_and_signal_is_told_from_progress() {
+    for (before_open, before_signal) in [(true, false), (false, true)] {
+        let mut world = with_a_stuck_writer(World::enforcing());
+        let exit = Some((7, Happening::Exit { noted: false }));
+        world.before_open = exit.filter(|_| before_open);
+        world.before_signal = exit.filter(|_| before_signal);
+        world.run(seconds(60.0));
+        assert!(world.signals.is_empty());
+        assert!(
+            world.trace().iter().any(|(_, what)| what == "skipped exited 7"),
+            "{:?}",
+            world.trace()
+        );
+    }
+}
+
+#[test]
+fn a_reused_pid_is_never_signalled() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    world.before_open = Some((7, Happening::Reuse));
+    world.run(seconds(3.5));
+    assert!(world.signals.is_empty());
+    assert!(world.trace().iter().any(|(_, what)| what == "skipped identity 7"));
+}
+
+#[test]
+fn only_those_that_the_fresh_look_still_shows_are_planned() {
+    let mut world = with_a_stuck_writer(World::enforcing());
+    world.before_open = Some((7, Happening::Drain));
+    world.run(seconds(3.5));
+    assert!(world.signals.is_empty());
+    assert!(
+        world
+            .trace()
+            .iter()
+            .any(|(_, what)| what == "skipped progressed 7")
+    );
+    assert_eq!(world.commits, 0);
+}
+
+#[test]
+fn a_thousand_that_cross_together_take_one_commit_and_one_more_look() {
+    let mut world = World::enforcing();
+    for pid in 2..1002 {
+        world.spawn(pid, "ffmpeg");
+    }
+    world.run(seconds(0.5));
+    for pid in 2..1002 {
+        world.happen(pid, Happening::Block);
+    }
+    world.run(seconds(2.9));
+    let looks = world.looks;
+    world.run(seconds(0.1));
+    assert_eq!(world.signals.len(), 1000);
+    assert_eq!((world.commits, world.looks - looks), (1, 2));
+}
+
+#[test]
+fn an_idle_observer_looks_once_per_smallest_threshold() {
+    let mut world = World::enforcing();
+    world.spawn(7, "ffmpeg");
+    world.run(seconds(100.0));
+    assert_eq!(world.looks, 101);
+}
+
+#[test]
+fn a_writer_that_wakes_after_a_long_stall_is_looked_for_at_once() {
+    let mut world = with_a_stuck_writer(world_with(|rule| rule.stalled_for = seconds(60.0)));
+    world.run(seconds(2.0));
+    world.happen(7, Happening::Leave);
+    let writer = world.tasks[&7].writer;
+    let now = world.now;
+    world.machine.handle_note(Note::Woke(writer), now);
+    world.run(seconds(0.5));
+    assert_eq!(world.trace().last().unwrap().1, "ended 7 left");
+}
+
+/// A schedule: (milliseconds after the one before, which writer, what).
+fn schedule() -> impl Strategy<Value = Vec<(u64, u32, Happening)>> {
+    let what = prop_oneof![
+        5 => Just(Happening::Block),
+        4 => Just(Happening::Drain),
+        4 => Just(Happening::Wake),
+        2 => Just(Happening::Leave),
+        1 => any::<bool>().prop_map(|noted| Happening::Exit { noted }),
+        1 => Just(Happening::Reuse),
+    ];
+    prop::collection::vec((0_u64..2500, 2_u32..6, what), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_writer_that_made_progress_is_signalled_and_none_that_did_not_is_spared(
+        events in schedule(),
+        old in prop::collection::vec(any::<bool>(), 4),
+    ) {
+        let mut world = World::enforcing();
+        for (pid, old) in (2..6).zip(old) {
+            world.spawn(pid, "ffmpeg").dies_on_term = false;
+            if old {
+                world.block_before_start(pid, seconds(100.0));
+            }
+        }
+        let mut checked = 0;
+        let mut progress = std::collections::BTreeMap::new();
+        for pid in 2..6 {
+            progress.insert(pid, world.tasks[&pid].blocked.as_ref().map_or(at(seconds(0.0)), |b| b.since));
+        }
+        for (wait, pid, what) in events {
+            world.run(Duration::from_millis(wait));
+            check(&world, &mut checked, &progress)?;
+            if world.happen(pid, what) {
+                progress.insert(pid, world.now);
+            }
+        }
+        world.run(seconds(20.0));
+        check(&world, &mut checked, &progress)?;
+        // Those that were left alone for the last 20 s, three of them needed, are gone or were never stuck.
+        for task in world.tasks.values() {
+            prop_assert!(!task.alive || task.blocked.is_none(), "spared: {task:?}\n{:?}", world.trace());
+        }
+        prop_assert_eq!(world.machine.kills_under_way(), 0);
+        prop_assert!(world.machine.cases.len() <= 4, "cases are dropped with their stalls");
+    }
+}
+
+/// Each new signal went to a writer that had made no progress for as long as the rule says,
+/// and that was watched for as long as it must be.
+fn check(
+    world: &World,
+    checked: &mut usize,
+    progress: &std::collections::BTreeMap<u32, Mono>,
+) -> Result<(), TestCaseError> {
+    for (when, writer, _) in &world.signals[*checked..] {
+        let last = progress[&writer.tid];
+        prop_assert!(
+            when.since(last) >= seconds(3.0),
+            "{writer:?} at {when:?}, progress at {last:?}"
+        );
+        prop_assert!(when.since(at(Duration::ZERO)) >= seconds(3.0).min(WATCH_BEFORE_KILL));
+        prop_assert_eq!(world.tasks[&writer.tid].writer, *writer);
+    }
+    *checked = world.signals.len();
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! The terms of the trade: time, writers, channels, looks and stalls.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use probe_ebpf::{
+    record::{ChannelKind, DrainToken},
+    syscall::WriteSyscall,
+};
+
+/// A moment on the kernel's `CLOCK_MONOTONIC`, which stands still in suspend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(u64);
+
+impl Mono {
+    /// The moment that is this many nanoseconds on the clock.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds on the clock.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was; zero if it is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This much later; the end of time if that is beyond it.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+/// A process, told apart from later users of its pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process {
+    /// Its pid, as the kernel's initial namespace counts.
+    pub tgid: u32,
+    /// When it started, `CLOCK_BOOTTIME` in nanoseconds.
+    pub start: u64,
+}
+
+impl Process {
+    /// When it started, in the ticks of `/proc/PID/stat` (`USER_HZ`, include/asm-generic/param.h).
+    #[must_use]
+    pub const fn start_ticks(self) -> u64 {
+        self.start / TICK_NS
+    }
+
+    /// The process that `/proc` shows: its start is known to the tick only.
+    #[must_use]
+    pub const fn from_ticks(tgid: u32, ticks: u64) -> Self {
+        Self {
+            tgid,
+            start: ticks * TICK_NS,
+        }
+    }
+}
+
+/// Nanoseconds in a tick of `/proc`.
+const TICK_NS: u64 = 10_000_000;
+
+/// A thread that writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriterId {
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub process: Process,
+}
+
+/// What is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Channel {
+    /// Pipe, fifo or unix socket.
+    pub kind: ChannelKind,
+    /// Device of the file system that holds the inode.
+    pub dev: u32,
+    /// The inode's number.
+    pub inode: u64,
+}
+
+/// A standard stream of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// The channel behind descriptor 0
+    Stdin,
+    /// The channel behind descriptor 1
+    Stdout,
+    /// The channel behind descriptor 2
+    Stderr,
+}
+
+impl Stream {
+    /// The stream that a record's `STREAM_*` bits name. Where several lead to the same
+    /// channel, stdout counts before stderr and stdin.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        use probe_ebpf::record::{STREAM_STDERR, STREAM_STDIN, STREAM_STDOUT};
+        if bits & STREAM_STDOUT != 0 {
+            Some(Self::Stdout)
+        } else if bits & STREAM_STDERR != 0 {
+            Some(Self::Stderr)
+        } else if bits & STREAM_STDIN != 0 {
+            Some(Self::Stdin)
+        } else {
+            None
+        }
+    }
+
+    /// The stream's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdin => "stdin",
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The name of a kind of channel.
+#[must_use]
+pub const fn channel_name(kind: ChannelKind) -> &'static str {
+    match kind {
+        ChannelKind::Pipe => "pipe",
+        ChannelKind::Fifo => "fifo",
+        ChannelKind::Unix => "unix",
+    }
+}
+
+/// A blocked writer, as one look found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Who.
+    pub writer: WriterId,
+    /// When this writer was looked at.
+    pub at: Mono,
+    /// On what.
+    pub channel: Channel,
+    /// Where its reader stood.
+    pub token: DrainToken,
+    /// When it entered this stay in the write, if the tracer saw that.
+    pub entered: Option<Mono>,
+    /// Since when the tracer knows the token to be what it is.
+    pub token_since: Option<Mono>,
+    /// When the thread was last on a CPU, where the kernel tells.
+    pub last_ran: Option<Mono>,
+    /// The process's parent.
+    pub ppid: u32,
+    /// The thread's real user.
+    pub uid: u32,
+    /// The descriptor that it writes to.
+    pub fd: u32,
+    /// The call that it is in.
+    pub syscall: WriteSyscall,
+    /// Which standard stream of the process leads to the same channel.
+    pub stream: Option<Stream>,
+    /// What is queued: bytes for pipes, memory in bytes for sockets; `None` where it cannot be read.
+    pub queued: Option<u64>,
+    /// The group leader's command.
+    pub comm: String,
+    /// The thread's own name.
+    pub thread: String,
+}
+
+/// One walk over all tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When the walk ended: what it does not show was not blocked at some moment before.
+    pub at: Mono,
+    /// Whether the tracer runs, so that what it did not note did not happen.
+    pub traced: bool,
+    /// Everyone that was blocked.
+    pub sightings: Vec<Sighting>,
+}
+
+/// What rules ask about a process beyond a sighting. Read once for each stall.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The command line.
+    pub cmdline: Vec<String>,
+    /// The executable.
+    pub exe: Option<PathBuf>,
+    /// The user's name.
+    pub user: Option<String>,
+    /// The parent's command.
+    pub parent: Option<String>,
+    /// The control group's path.
+    pub cgroup: Option<String>,
+    /// The systemd unit that the control group belongs to.
+    pub unit: Option<String>,
+}
+
+/// Names a stall for as long as the machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StallId(pub u64);
+
+impl fmt::Display for StallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.0)
+    }
+}
+
+/// A writer blocked with an unchanged drain token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// Its name.
+    pub id: StallId,
+    /// The writer as last seen.
+    pub last: Sighting,
+    /// The later of the time that the writer blocked and the last seen change of the token.
+    pub since: Mono,
+    /// Whether the stall may be older than `since` says.
+    pub at_least: bool,
+    /// Whether it began before the observer did.
+    pub preexisting: bool,
+    /// Whether the last look saw the reader take something.
+    pub draining: bool,
+    /// Since when the observer itself, or its tracer, has known the token unchanged.
+    pub watched: Mono,
+    /// When a look first did not show the writer, if the last one did not.
+    pub missing: Option<Mono>,
+    /// What rules ask about, once it has been read.
+    pub facts: Option<Facts>,
+}
+
+impl Stall {
+    /// How long the stall has lasted.
+    #[must_use]
+    pub const fn age(&self, now: Mono) -> Duration {
+        now.since(self.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_behind_stdout_and_stderr_is_stdout() {
+        assert_eq!(Stream::from_bits(0b110), Some(Stream::Stdout));
+        assert_eq!(Stream::from_bits(0b101), Some(Stream::Stderr));
+        assert_eq!(Stream::from_bits(0b001), Some(Stream::Stdin));
+        assert_eq!(Stream::from_bits(0), None);
+    }
+
+    #[test]
+    fn time_neither_runs_backwards_nor_overflows() {
+        let (early, late) = (Mono::from_nanos(5), Mono::from_nanos(9));
+        assert_eq!(late.since(early), Duration::from_nanos(4));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(late.after(Duration::MAX), Mono::from_nanos(u64::MAX));
+    }
+}

@@ -1,0 +1,135 @@
+//! What the machine has to say, before it is given a number and a time of day.
+
+use std::time::Duration;
+
+use super::{
+    model::{Mono, Stall},
+    rule::{Action, Mode, Rule},
+    tracker::Ended,
+};
+
+/// A stall as it was when something was said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The stall.
+    pub stall: Stall,
+    /// When.
+    pub at: Mono,
+}
+
+impl Snapshot {
+    /// The stall's age at that moment.
+    #[must_use]
+    pub const fn age(&self) -> Duration {
+        self.stall.age(self.at)
+    }
+}
+
+/// The rule that decided, as far as events show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRef {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub action: Action,
+    /// Whether it may.
+    pub mode: Mode,
+    /// From which age.
+    pub stalled_for: Duration,
+}
+
+impl From<&Rule> for RuleRef {
+    fn from(rule: &Rule) -> Self {
+        Self {
+            name: rule.name.clone(),
+            action: rule.action,
+            mode: rule.mode,
+            stalled_for: rule.stalled_for,
+        }
+    }
+}
+
+/// A signal that the kill protocol sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM
+    Term,
+    /// SIGKILL
+    Kill,
+}
+
+impl Signal {
+    /// The signal's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Term => "SIGTERM",
+            Self::Kill => "SIGKILL",
+        }
+    }
+}
+
+/// Why a process that a rule points at is not signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// The rule only says what it would do.
+    DryRun,
+    /// The process is protected.
+    Protected,
+    /// The writer moved, or is no longer in the write.
+    Progressed,
+    /// The process is gone.
+    Exited,
+    /// The pid belongs to another process now.
+    Identity,
+    /// This machine does not let it be done safely.
+    Unsupported,
+}
+
+impl Skipped {
+    /// The reason's name in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DryRun => "dry-run",
+            Self::Protected => "protected",
+            Self::Progressed => "progressed",
+            Self::Exited => "exited",
+            Self::Identity => "identity",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// What came of a kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KillReport {
+    /// Everything is checked; this is on disk before the first signal.
+    Planned,
+    /// A signal has been sent.
+    Sent(Signal),
+    /// The process has exited.
+    Confirmed {
+        /// From the first signal to the exit.
+        took: Duration,
+        /// From the moment that the rule's condition was met to the exit.
+        since_crossing: Duration,
+        /// The last signal sent.
+        signal: Signal,
+    },
+    /// It is still there, or could not be signalled.
+    Failed(String),
+    /// It is left alone.
+    Skipped(Skipped, Option<&'static str>),
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// A stall has reached the age from which it is reported, or its alerting rule's.
+    StallDetected(Snapshot, Option<RuleRef>),
+    /// A reported stall is over.
+    StallEnded(Snapshot, Ended),
+    /// A step of a kill.
+    Kill(Snapshot, RuleRef, KillReport),
+}

@@ -1,0 +1,144 @@
+//! Carries out what the machine decided, on one process and no other.
+//!
+//! A pidfd names a process for as long as it is open: once the start time has been
+//! compared, a signal through it cannot reach a later user of the pid. Nothing
+//! here decides whether, and nothing here signals a group, a thread or a name.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
+};
+
+use crate::{
+    core::{
+        machine::{Opened, Sent},
+        model::Process,
+        report::Signal,
+    },
+    probe::process::start_ticks,
+};
+
+/// A handle on one process.
+#[derive(Debug)]
+pub struct Handle {
+    pidfd: OwnedFd,
+}
+
+impl AsRawFd for Handle {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pidfd.as_raw_fd()
+    }
+}
+
+impl Handle {
+    /// Opens a handle and makes sure that it is on the process that is meant.
+    ///
+    /// # Errors
+    /// Why there is no handle; never [`Opened::Ready`].
+    pub fn open(process: Process) -> Result<Self, Opened> {
+        let pid = i32::try_from(process.tgid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(Opened::OtherProcess)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH => Opened::Exited,
+            _ => Opened::Unsupported,
+        })?;
+        let handle = Self { pidfd };
+        // Read after the handle is open: if it was someone else by then, it still is.
+        match start_ticks(process.tgid) {
+            _ if handle.has_exited() => Err(Opened::Exited),
+            None => Err(Opened::Exited),
+            Some(ticks) if ticks == process.start_ticks() => Ok(handle),
+            Some(_) => Err(Opened::OtherProcess),
+        }
+    }
+
+    /// Whether the process has exited, reaped or not.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Sends a signal to the process.
+    #[must_use]
+    pub fn signal(&self, signal: Signal) -> Sent {
+        if self.has_exited() {
+            return Sent::Gone;
+        }
+        let number = match signal {
+            Signal::Term => rustix::process::Signal::TERM,
+            Signal::Kill => rustix::process::Signal::KILL,
+        };
+        match pidfd_send_signal(&self.pidfd, number) {
+            Ok(()) => Sent::Yes,
+            Err(Errno::SRCH) => Sent::Gone,
+            Err(errno) => Sent::Failed(errno.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A child that reads for ever, ended and reaped when dropped.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn start() -> (Self, Process) {
+            let child = Command::new("cat")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let tgid = child.id();
+            (Self(child), Process::from_ticks(tgid, start_ticks(tgid).unwrap()))
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn the_process_that_is_meant_gets_the_signal() {
+        let (mut sleeper, process) = Sleeper::start();
+        let handle = Handle::open(process).unwrap();
+        assert!(!handle.has_exited());
+        assert_eq!(handle.signal(Signal::Term), Sent::Yes);
+        sleeper.0.wait().unwrap();
+        assert!(handle.has_exited());
+        assert_eq!(handle.signal(Signal::Kill), Sent::Gone);
+    }
+
+    #[test]
+    fn another_process_under_the_same_pid_is_refused() {
+        let (_sleeper, process) = Sleeper::start();
+        let earlier = Process::from_ticks(process.tgid, process.start_ticks() - 5);
+        assert_eq!(Handle::open(earlier).err(), Some(Opened::OtherProcess));
+    }
+
+    #[test]
+    fn a_process_that_has_exited_is_refused_even_before_it_is_reaped() {
+        let (mut sleeper, process) = Sleeper::start();
+        let handle = Handle::open(process).unwrap();
+        sleeper.0.kill().unwrap();
+        let mut fds = [PollFd::new(&handle.pidfd, PollFlags::IN)];
+        poll(&mut fds, None).unwrap();
+        assert_eq!(Handle::open(process).err(), Some(Opened::Exited));
+    }
+}

@@ -1,0 +1,13 @@
+//! pipestall's userspace: see `ARCHITECTURE.md` for the way through it.
+//!
+//! Dependencies run one way: `core` knows none of the others; `probe` and
+//! `enforce` know `core`; `agent` ties them together; `cli` is the shell around it.
+
+pub mod agent;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod core;
+pub mod enforce;
+pub mod event;
+pub mod probe;

@@ -1,0 +1,165 @@
+//! Creates the object's maps with the running kernel's constants, and loads its programs.
+
+use std::{path::Path, time::Duration};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Endianness, Pod,
+    programs::{BtfTracePoint, Iter, ProgramError},
+};
+use probe_ebpf::{MAX_TRACKED, pattern::CommFilter};
+
+use super::{Options, ProbeError};
+use crate::probe::{
+    btf::Btf,
+    layout::{Layout, LayoutError},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pipestall-probe"));
+
+/// The fixed parts of what every load needs.
+pub(super) struct Prepared {
+    pub(super) layout: Layout,
+    pub(super) btf: AyaBtf,
+}
+
+pub(super) fn prepare(path: &Path) -> Result<Prepared, ProbeError> {
+    check_privilege()?;
+    let bytes = std::fs::read(path).map_err(|error| ProbeError::NoBtf {
+        path: path.to_owned(),
+        error,
+    })?;
+    let layout = Btf::parse(&bytes)
+        .map_err(LayoutError::from)
+        .and_then(|btf| Layout::resolve(&btf))
+        .map_err(|error| ProbeError::Layout {
+            path: path.to_owned(),
+            error,
+        })?;
+    let btf = AyaBtf::parse(&bytes, Endianness::default()).map_err(|error| ProbeError::Refused {
+        what: "its type information",
+        error: error.to_string(),
+    })?;
+    Ok(Prepared { layout, btf })
+}
+
+/// A refusal by the kernel says little; what is missing is better named beforehand.
+fn check_privilege() -> Result<(), ProbeError> {
+    use rustix::thread::CapabilitySet as Set;
+    let held = rustix::thread::capabilities(None).map_or(Set::empty(), |sets| sets.effective);
+    if held.contains(Set::SYS_ADMIN) {
+        return Ok(());
+    }
+    for (set, name) in [(Set::BPF, "CAP_BPF"), (Set::PERFMON, "CAP_PERFMON")] {
+        if !held.contains(set) {
+            return Err(ProbeError::NoPrivilege(name));
+        }
+    }
+    Ok(())
+}
+
+/// Creates the maps and fills in the load-time constants.
+pub(super) fn create(
+    prepared: &Prepared,
+    options: &Options,
+    notify_after: Option<Duration>,
+) -> Result<Ebpf, ProbeError> {
+    // Before 5.11 maps count against this limit; raising it may fail where it does not matter.
+    let no_limit = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, no_limit);
+
+    let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
+    let tgid = u64::from(std::process::id());
+    let adopt = u64::from(notify_after.is_some());
+    let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
+    let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
+        u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
+    });
+    let filter = Filter(options.filter);
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(&prepared.btf))
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
+        .override_global("SELF_TGID", &tgid, true)
+        .override_global("ADOPT", &adopt, true)
+        .override_global("SWITCH_HAS_PREV_STATE", &has_prev_state, true)
+        .override_global("NOTIFY_AFTER_NS", &notify_after_ns, true)
+        .override_global("COMM_FILTER", &filter, true)
+        .map_max_entries("TRACKED", if notify_after.is_some() { MAX_TRACKED } else { 1 });
+    for (symbol, value) in prepared.layout.constants() {
+        loader.override_global(symbol, value, true);
+    }
+    loader.load(OBJECT).map_err(|error| refused_load(&error))
+}
+
+/// aya-log's number for its debug level.
+const LOG_DEBUG: u8 = 4;
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Filter(CommFilter);
+
+// SAFETY: the filter is `repr(C)` and all of its words are integers, without padding.
+unsafe impl Pod for Filter {}
+
+pub(super) fn load_iter(ebpf: &mut Ebpf, btf: &AyaBtf) -> Result<(), ProgramError> {
+    let program: &mut Iter = ebpf
+        .program_mut("scan")
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
+    program.load("task", btf)
+}
+
+pub(super) fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &AyaBtf) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint = ebpf
+        .program_mut(name)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
+    program.load(name, btf)?;
+    program.attach().map(|_| ())
+}
+
+pub(super) fn refused(what: &'static str, error: &ProgramError) -> ProbeError {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return ProbeError::Refused {
+            what,
+            error: chain(error),
+        };
+    };
+    // The log can be pages long: its end has the reason.
+    let log = verifier_log.to_string();
+    let mut tail: Vec<_> = log.lines().rev().take(12).collect();
+    tail.reverse();
+    let error = match tail[..] {
+        [] => io_error.to_string(),
+        _ => format!("{io_error}; the verifier says:\n{}", tail.join("\n")),
+    };
+    ProbeError::Refused { what, error }
+}
+
+fn refused_load(error: &EbpfError) -> ProbeError {
+    ProbeError::Refused {
+        what: "the object's maps",
+        error: chain(error),
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
