@@ -6,7 +6,7 @@
 pub mod journal;
 pub mod printer;
 
-use std::{collections::BTreeMap, os::fd::AsRawFd, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, io, os::fd::AsRawFd, pin::pin, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
@@ -15,10 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{
-    journal::Journal,
-    printer::{Closed, Printer},
-};
+use self::{journal::Journal, printer::Printer};
 use crate::{
     clock,
     core::{
@@ -39,8 +36,8 @@ use crate::{
 pub struct Outputs {
     /// The durable record, if one is kept.
     pub journal: Option<Journal>,
-    /// Standard output.
-    pub printer: Printer,
+    /// Standard output, for as long as it takes events.
+    pub printer: Option<Printer>,
     /// Numbers events.
     pub stamp: Stamp,
 }
@@ -50,7 +47,29 @@ impl Outputs {
         if let Some(journal) = &mut self.journal {
             journal.append(event)?;
         }
-        self.printer.print(event).map_err(|Closed| StdoutClosed.into())
+        match self
+            .printer
+            .as_mut()
+            .map_or(Ok(()), |printer| printer.print(event))
+        {
+            Ok(()) => Ok(()),
+            Err(error) => self.stop_printing(error),
+        }
+    }
+
+    /// What is printed is a convenience where a journal is kept, and else the purpose.
+    fn stop_printing(&mut self, error: io::Error) -> Result<()> {
+        const WHAT: &str = "cannot write to standard output";
+        let Some(journal) = &mut self.journal else {
+            return Err(error).context(WHAT);
+        };
+        log::warn!("{WHAT}: {error}; events go to the journal alone");
+        self.printer = None;
+        journal.append(
+            &self
+                .stamp
+                .agent("agent.degraded", Some(format!("{WHAT}: {error}"))),
+        )
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -61,11 +80,6 @@ impl Outputs {
         self.journal.as_mut().map_or(Ok(()), Journal::flush)
     }
 }
-
-/// Nobody reads standard output any more: the program ends, as others do by SIGPIPE.
-#[derive(Debug, thiserror::Error)]
-#[error("standard output was closed")]
-pub struct StdoutClosed;
 
 /// The running agent.
 pub struct Agent {
@@ -156,7 +170,7 @@ impl Agent {
             .stopping(HistogramView::new(&self.kernel.histogram()));
         self.outputs.send(&stopping)?;
         self.outputs.commit()?;
-        let lost = self.outputs.printer.finish();
+        let lost = self.outputs.printer.map_or(0, Printer::finish);
         if lost > 0 {
             log::warn!("{lost} events were not printed: standard output was not read in time");
         }

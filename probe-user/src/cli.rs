@@ -14,15 +14,16 @@ pub mod watch;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
-use crate::{agent::StdoutClosed, config::ConfigError, probe::kernel::ProbeError};
+use crate::{config::ConfigError, probe::kernel::ProbeError};
 
 /// Finds processes that are stuck writing to a pipe nobody drains, says who is
 /// stuck since when, and, where a rule allows it, ends them safely.
 #[derive(Debug, Parser)]
 #[command(
+    name = "pipestall",
     version,
     after_help = "Exit codes: 0 ok; 1 failed while running; 2 usage; 64 bad configuration; \
                   69 this kernel cannot; 77 privilege missing.\n\nStart with `pipestall ps`; \
@@ -61,7 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // What a reader such as `head` does is no failure of ours.
-        Err(error) if error.is::<StdoutClosed>() || is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("pipestall: {error:#}");
             exit_code(&error)
@@ -92,6 +93,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// Prints to standard output, so that a closed pipe is an error and no panic.
 fn print(text: &str) -> Result<()> {
     use std::io::Write as _;
-    anstream::stdout().lock().write_all(text.as_bytes())?;
-    Ok(())
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")
 }

@@ -5,7 +5,7 @@
 //! and said.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     sync::mpsc::{self, Receiver, SyncSender, TrySendError},
     thread,
     time::Duration,
@@ -31,13 +31,10 @@ pub enum Format {
 pub struct Printer {
     format: Format,
     lines: SyncSender<String>,
-    done: Receiver<()>,
+    /// Why the thread stopped, if a write failed; its end is dropped when it stops.
+    done: Receiver<io::Error>,
     lost: u64,
 }
-
-/// Standard output has been closed by its reader.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Closed;
 
 impl Printer {
     /// Starts the thread.
@@ -48,11 +45,11 @@ impl Printer {
         thread::spawn(move || {
             let mut out = std::io::stdout().lock();
             for line in queue {
-                if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+                if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+                    let _ = finished.send(error);
                     break;
                 }
             }
-            drop(finished);
         });
         Self {
             format,
@@ -65,8 +62,8 @@ impl Printer {
     /// Queues an event.
     ///
     /// # Errors
-    /// Nobody reads standard output any more.
-    pub fn print(&mut self, event: &Event) -> Result<(), Closed> {
+    /// Standard output cannot be written to any more.
+    pub fn print(&mut self, event: &Event) -> io::Result<()> {
         let line = match self.format {
             Format::Text => event.line(),
             Format::Json => serde_json::to_string(event).unwrap_or_default(),
@@ -77,7 +74,10 @@ impl Printer {
                 self.lost += 1;
                 Ok(())
             }
-            Err(TrySendError::Disconnected(_)) => Err(Closed),
+            Err(TrySendError::Disconnected(_)) => Err(self
+                .done
+                .try_recv()
+                .unwrap_or_else(|_| io::ErrorKind::BrokenPipe.into())),
         }
     }
 

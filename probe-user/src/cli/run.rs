@@ -58,7 +58,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (journal, last) = Journal::open(&state.dir)?;
     let outputs = Outputs {
         journal: Some(journal),
-        printer: Printer::start(if args.json { Format::Json } else { Format::Text }),
+        printer: Some(Printer::start(if args.json {
+            Format::Json
+        } else {
+            Format::Text
+        })),
         stamp: Stamp::after(last),
     };
     let settings = Settings {

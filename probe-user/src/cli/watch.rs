@@ -49,7 +49,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let outputs = Outputs {
         journal: None,
-        printer: Printer::start(if args.json { Format::Json } else { Format::Text }),
+        printer: Some(Printer::start(if args.json {
+            Format::Json
+        } else {
+            Format::Text
+        })),
         stamp: Stamp::after(0),
     };
     let channels = vec![ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];

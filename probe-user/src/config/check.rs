@@ -26,7 +26,8 @@ use crate::core::{
 const CHANNELS: [ChannelKind; 3] = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
 const DEFAULT_COMM: &str = "ffmpeg*";
 const DEFAULT_REPORT_AFTER: Duration = Duration::from_secs(5);
-const REPORT_AFTER: Limits = (Duration::from_millis(1), Duration::MAX);
+/// The agent looks at all tasks this often, so it must not be tiny.
+const REPORT_AFTER: Limits = (Duration::from_millis(100), Duration::MAX);
 
 /// Makes one configuration of the files, or says all that is wrong with their values.
 pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
@@ -286,7 +287,7 @@ mod tests {
             ),
             (
                 "[observe]\nreport_after = '0s'",
-                "2:16: observe.report_after: `0s` is too short; use 1ms or more",
+                "2:16: observe.report_after: `0s` is too short; use 100ms or more",
             ),
             (
                 "[observe]\nreport_after = '1 day'",

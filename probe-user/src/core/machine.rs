@@ -238,7 +238,7 @@ impl Machine {
         }
         let case = self.cases.get(&stall.id);
         let identify = (!case.is_some_and(|c| c.asked)).then(|| self.identify_at(stall));
-        let report = (!case.is_some_and(|c| c.reported)).then(|| self.report_at(stall));
+        let report = (!case.is_some_and(|c| c.reported)).then(|| self.settings.policy.reporting(stall));
         let rule = (!case.is_some_and(|c| c.decided) && !self.is_being_ended(stall.last.writer.process))
             .then(|| {
                 self.settings
@@ -260,10 +260,6 @@ impl Machine {
         stall
             .since
             .after(self.settings.policy.smallest_threshold().min(IDENTIFY_AFTER))
-    }
-
-    fn report_at(&self, stall: &Stall) -> Mono {
-        stall.since.after(self.settings.policy.report_after)
     }
 
     fn is_being_ended(&self, process: Process) -> bool {
@@ -313,7 +309,7 @@ impl Machine {
     /// Whether the last look saw the stall cross anything that is not yet dealt with.
     fn is_due(&self, stall: &Stall) -> bool {
         let crossed = |moment: Mono| moment <= stall.last.at;
-        crossed(self.report_at(stall))
+        crossed(self.settings.policy.reporting(stall))
             || self
                 .settings
                 .policy
@@ -338,7 +334,7 @@ impl Machine {
         let rule = policy.rule_for(stall);
         let crossed = rule.filter(|rule| !case.decided && rule.crossing(stall) <= stall.last.at);
         let verdict = crossed.map(|rule| rule.verdict(policy, stall));
-        let old_enough = stall.since.after(policy.report_after) <= stall.last.at;
+        let old_enough = policy.reporting(stall) <= stall.last.at;
         let reference = rule.map(RuleRef::from);
 
         if !case.reported && (old_enough || verdict.is_some()) || verdict == Some(Verdict::Alert) {

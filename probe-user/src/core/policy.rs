@@ -22,7 +22,17 @@ pub enum Verdict {
     Kill,
 }
 
+/// How long the observer itself must have watched a token before it says anything, at the
+/// most. What it finds at its start may be old and yet be draining, slowly.
+pub const WATCH_BEFORE_REPORT: Duration = Duration::from_secs(1);
+
 impl Policy {
+    /// When a stall is to be reported, if nothing changes until then.
+    #[must_use]
+    pub fn reporting(&self, stall: &Stall) -> Mono {
+        crossing(stall, self.report_after, WATCH_BEFORE_REPORT)
+    }
+
     /// The rule that decides about a stall: the first that matches.
     #[must_use]
     pub fn rule_for(&self, stall: &Stall) -> Option<&Rule> {
@@ -42,20 +52,22 @@ impl Policy {
     }
 }
 
+/// When a stall is as old as `age`, and the observer has watched it for itself for that
+/// long or `watch`, whichever is less: of what it found at its start it has no history.
+fn crossing(stall: &Stall, age: Duration, watch: Duration) -> Mono {
+    stall.since.after(age).max(stall.watched.after(age.min(watch)))
+}
+
 impl Rule {
     /// When a stall's condition is met, if nothing changes until then.
     ///
-    /// A rule that acts also waits until the observer has watched the token for
-    /// itself: of what it found at its start it has no history.
     #[must_use]
     pub fn crossing(&self, stall: &Stall) -> Mono {
-        let old_enough = stall.since.after(self.stalled_for);
-        match self.action {
-            Action::Alert => old_enough,
-            Action::Term | Action::Kill => {
-                old_enough.max(stall.watched.after(self.stalled_for.min(WATCH_BEFORE_KILL)))
-            }
-        }
+        let watch = match self.action {
+            Action::Alert => WATCH_BEFORE_REPORT,
+            Action::Term | Action::Kill => WATCH_BEFORE_KILL,
+        };
+        crossing(stall, self.stalled_for, watch)
     }
 
     /// What is to be done about a stall whose condition is met.

@@ -55,7 +55,7 @@ fn what_was_stuck_before_the_start_is_watched_before_it_is_ended() {
     assert_trace(
         &world,
         &[
-            (0.0, "detected 7 test"),
+            (1.0, "detected 7 test"),
             (3.0, "planned 7"),
             (3.0, "sent SIGTERM 7"),
             (3.0, "ended 7 exited"),
@@ -66,7 +66,7 @@ fn what_was_stuck_before_the_start_is_watched_before_it_is_ended() {
         panic!("{:?}", world.reports[0])
     };
     assert!(first.stall.preexisting);
-    assert_eq!(first.age(), seconds(600.0));
+    assert_eq!(first.age(), seconds(601.0));
 }
 
 #[test]
