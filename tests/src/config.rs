@@ -1,0 +1,177 @@
+//! Configuration files for the agent. A rule is always for one comm and one parent, so that an
+//! enforcing one cannot match what the test has not started.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use crate::crowd::{Crowd, Plan};
+use crate::scratch::Scratch;
+
+/// A configuration with one rule.
+#[derive(Debug, Clone)]
+pub struct Config {
+    observed: String,
+    rule: Rule,
+    protect: String,
+    report_after: String,
+    state: PathBuf,
+}
+
+/// The one rule.
+#[derive(Debug, Clone)]
+struct Rule {
+    comm: String,
+    parent: String,
+    stalled_for: String,
+    action: String,
+    grace: String,
+    mode: Option<String>,
+    more: String,
+}
+
+impl Config {
+    /// A rule for writers of this comm and this parent that says `term`, to be acted on after 2 s,
+    /// in the default mode.
+    pub fn new(comm: &str, parent: &str, state: &Path) -> Self {
+        assert!(
+            !comm.is_empty() && !comm.starts_with('*'),
+            "{comm:?} may match what is not ours"
+        );
+        assert!(
+            !parent.is_empty() && !parent.contains('*'),
+            "{parent:?} may match what is not ours"
+        );
+        Self {
+            observed: comm.to_owned(),
+            rule: Rule {
+                comm: comm.to_owned(),
+                parent: parent.to_owned(),
+                stalled_for: "2s".to_owned(),
+                action: "kill".to_owned(),
+                grace: "5s".to_owned(),
+                mode: None,
+                more: String::new(),
+            },
+            protect: String::new(),
+            report_after: "1s".to_owned(),
+            state: state.to_owned(),
+        }
+    }
+
+    /// A rule for the writers of a crowd.
+    pub fn of(crowd: &Crowd, scratch: &Scratch) -> Self {
+        Self::new(crowd.writer_name(), crowd.name(), &scratch.path("state"))
+    }
+
+    /// A rule for the writers of a crowd that is yet to be started.
+    pub fn of_plan(plan: &Plan, scratch: &Scratch) -> Self {
+        Self::new(plan.writer_name(), plan.name(), &scratch.path("state"))
+    }
+
+    /// Lets the rule act.
+    #[must_use]
+    pub fn enforcing(mut self) -> Self {
+        self.rule.mode = Some("enforce".to_owned());
+        self
+    }
+
+    /// Sets `stalled_for`.
+    #[must_use]
+    pub fn stalled_for(mut self, duration: &str) -> Self {
+        duration.clone_into(&mut self.rule.stalled_for);
+        self
+    }
+
+    /// Sets `action`.
+    #[must_use]
+    pub fn action(mut self, action: &str) -> Self {
+        action.clone_into(&mut self.rule.action);
+        self
+    }
+
+    /// Sets `grace`.
+    #[must_use]
+    pub fn grace(mut self, duration: &str) -> Self {
+        duration.clone_into(&mut self.rule.grace);
+        self
+    }
+
+    /// Sets `report_after`.
+    #[must_use]
+    pub fn report_after(mut self, duration: &str) -> Self {
+        duration.clone_into(&mut self.report_after);
+        self
+    }
+
+    /// Adds to the rule's conditions, as in `, stream = "stdout"`.
+    #[must_use]
+    pub fn matching_also(mut self, conditions: &str) -> Self {
+        self.rule.more.push_str(conditions);
+        self
+    }
+
+    /// Sets the lines of `[protect]`.
+    #[must_use]
+    pub fn protecting(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.protect);
+        self
+    }
+
+    /// Sets the state directory.
+    #[must_use]
+    pub fn state(self, state: PathBuf) -> Self {
+        Self { state, ..self }
+    }
+
+    /// Names the journal.
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal.ndjson")
+    }
+
+    /// Writes the configuration as TOML.
+    pub fn toml(&self) -> String {
+        let Self {
+            observed,
+            rule,
+            protect,
+            report_after,
+            state,
+        } = self;
+        let Rule {
+            comm,
+            parent,
+            stalled_for,
+            action,
+            grace,
+            mode,
+            more,
+        } = rule;
+        let mut toml = format!(
+            "[observe]\n\
+             comm = [{observed:?}]\n\
+             channels = [\"pipe\", \"fifo\", \"unix\"]\n\
+             report_after = {report_after:?}\n\
+             \n\
+             [[rule]]\n\
+             name = \"the-rule\"\n\
+             match = {{ comm = {comm:?}, parent = {parent:?}{more} }}\n\
+             stalled_for = {stalled_for:?}\n\
+             action = {action:?}\n\
+             grace = {grace:?}\n"
+        );
+        if let Some(mode) = mode {
+            let _ = writeln!(toml, "mode = {mode:?}");
+        }
+        let _ = write!(
+            toml,
+            "\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n",
+            state.display().to_string()
+        );
+        toml
+    }
+
+    /// Writes the configuration to a file.
+    pub fn file(&self, scratch: &Scratch) -> PathBuf {
+        scratch.write("pipestall.toml", &self.toml())
+    }
+}

@@ -1,0 +1,170 @@
+//! What a test needs of the machine. A test that cannot run here says `skipped:` and why; with
+//! `PIPESTALL_NO_SKIP=1` that is a failure, for machines that are known to have everything.
+
+use std::env;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{binary, command};
+
+/// Takes what is needed out of a check, or ends the test as skipped.
+#[macro_export]
+macro_rules! need {
+    ($check:expr) => {
+        match $check {
+            Ok(it) => it,
+            Err(why) => {
+                $crate::need::skip(&why);
+                return;
+            }
+        }
+    };
+}
+
+/// Says that the calling test is skipped, past libtest's capture of what passing tests print.
+///
+/// # Panics
+/// If `PIPESTALL_NO_SKIP` is set.
+#[track_caller]
+pub fn skip(why: &str) {
+    let test = thread::current();
+    let test = test.name().unwrap_or("a test");
+    assert!(
+        env::var_os("PIPESTALL_NO_SKIP").is_none(),
+        "{test} may not be skipped, but: {why}"
+    );
+    // One write, so that no other test's line comes between; a closed stderr leaves nobody to tell.
+    let _ = io::stderr().write_all(format!("\nskipped: {why} ({test})\n").as_bytes());
+}
+
+/// Root, to observe and end other users' processes.
+///
+/// # Errors
+/// Why not.
+pub fn root() -> Result<(), String> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err("needs root".to_owned())
+    }
+}
+
+/// Both BPF backends the program needs here, by its own word (`pipestall doctor --json`).
+///
+/// # Errors
+/// Why not.
+pub fn bpf() -> Result<(), String> {
+    static BPF: OnceLock<Result<(), String>> = OnceLock::new();
+    root()?;
+    BPF.get_or_init(|| usable(&["sched", "scan"])).clone()
+}
+
+fn usable(backends: &[&str]) -> Result<(), String> {
+    let done = command::run(
+        Command::new(binary::pipestall()).args(["doctor", "--json"]),
+        Duration::from_secs(20),
+    );
+    // A doctor that cannot speak is a defect of the program, no reason to skip.
+    let report: Value = serde_json::from_str(&done.stdout)
+        .unwrap_or_else(|error| panic!("doctor --json: {error}\n{}\n{}", done.stdout, done.stderr));
+    let known = report["backends"].as_array().expect("doctor lists backends");
+    for name in backends {
+        let backend = known.iter().find(|backend| backend["name"] == **name);
+        let backend = backend.unwrap_or_else(|| panic!("doctor does not know {name}: {report}"));
+        if backend["usable"] != true {
+            return Err(format!("{name} is not usable: {}", backend["detail"]));
+        }
+    }
+    Ok(())
+}
+
+/// Any ffmpeg on PATH.
+///
+/// # Errors
+/// Why not.
+pub fn ffmpeg() -> Result<PathBuf, String> {
+    on_path("ffmpeg")
+}
+
+/// Node.
+///
+/// # Errors
+/// Why not.
+pub fn node() -> Result<PathBuf, String> {
+    on_path("node")
+}
+
+/// strace, and that it may trace here.
+///
+/// # Errors
+/// Why not.
+pub fn strace() -> Result<PathBuf, String> {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    let strace = on_path("strace")?;
+    let works = WORKS.get_or_init(|| {
+        let mut trial = Command::new(&strace);
+        trial.args(["-o", "/dev/null", "true"]);
+        command::run(&mut trial, Duration::from_secs(20)).status.success()
+    });
+    if *works {
+        Ok(strace)
+    } else {
+        Err("strace may not trace here".to_owned())
+    }
+}
+
+/// A static ffmpeg that names its threads, from the Python package imageio-ffmpeg in the cache.
+///
+/// # Errors
+/// Why not.
+pub fn modern_ffmpeg() -> Result<PathBuf, String> {
+    let cache = env::var_os("PIPESTALL_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("XDG_CACHE_HOME")?).join("pipestall")));
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/pipestall")));
+    let dir = cache.ok_or("no cache directory is known")?.join("imageio-ffmpeg");
+    let found = find(&dir, &format!("ffmpeg-linux-{}", env::consts::ARCH), 3)
+        .ok_or_else(|| format!("imageio-ffmpeg is not in {}", dir.display()))?;
+    let mode = found
+        .metadata()
+        .map_err(|error| error.to_string())?
+        .permissions()
+        .mode();
+    if mode & 0o111 == 0 {
+        return Err(format!("{} is not executable", found.display()));
+    }
+    Ok(found)
+}
+
+fn on_path(name: &str) -> Result<PathBuf, String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places = env::split_paths(&path).map(|dir| dir.join(name));
+    places
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("{name} is not installed"))
+}
+
+fn find(dir: &Path, prefix: &str, depth: u32) -> Option<PathBuf> {
+    let mut entries: Vec<PathBuf> = dir
+        .read_dir()
+        .ok()?
+        .filter_map(|one| Some(one.ok()?.path()))
+        .collect();
+    entries.sort();
+    entries.into_iter().find_map(|path| {
+        let named = path.file_name()?.to_str()?.starts_with(prefix);
+        if named && path.is_file() {
+            Some(path)
+        } else if depth > 0 && path.is_dir() {
+            find(&path, prefix, depth - 1)
+        } else {
+            None
+        }
+    })
+}

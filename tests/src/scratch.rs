@@ -1,0 +1,101 @@
+//! Places to put files: a directory of the test's own, and a file system that is full.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
+
+/// A directory that is removed with its guard. Any user may look into it.
+#[derive(Debug)]
+pub struct Scratch(TempDir);
+
+impl Scratch {
+    /// Makes an empty directory.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it makes a directory: a default does nothing"
+    )]
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("pipestall-test-")
+            .tempdir()
+            .expect("a directory");
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("its mode");
+        Self(dir)
+    }
+
+    /// Names a file in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Gives a program another name: the comm of what is started by it.
+    pub fn named(&self, program: &Path, name: &str) -> PathBuf {
+        let link = self.path(name);
+        symlink(program, &link).expect("a symbolic link");
+        link
+    }
+
+    /// Copies a program to where every user can run it.
+    pub fn for_everyone(&self, program: &Path) -> PathBuf {
+        let copy = self.path(program.file_name().expect("a program has a name"));
+        fs::copy(program, &copy).expect("a copy of the program");
+        fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("its mode");
+        copy
+    }
+
+    /// Writes a file.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+/// A tmpfs of a few pages, unmounted with its guard. Needs root.
+#[derive(Debug)]
+pub struct SmallDisk {
+    dir: Scratch,
+}
+
+impl SmallDisk {
+    /// Mounts it.
+    #[expect(clippy::new_without_default, reason = "it mounts: a default does nothing")]
+    pub fn new() -> Self {
+        let dir = Scratch::new();
+        fs::create_dir(dir.path("disk")).expect("a mount point");
+        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        mount("tmpfs", dir.path("disk"), "tmpfs", flags, Some(c"size=64k")).expect("a tmpfs");
+        Self { dir }
+    }
+
+    /// Names its root.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path("disk")
+    }
+
+    /// Fills it to the last byte.
+    pub fn fill(&self) {
+        let mut file = fs::File::create(self.path().join("ballast")).expect("the ballast");
+        // More than the disk holds, so the loop ends with its last byte.
+        for _ in 0..(128 << 10) {
+            if let Err(error) = file.write_all(b"x") {
+                assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+                return;
+            }
+        }
+        panic!("the small disk takes everything");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Detached, so that a process that still looks at it cannot keep it in the tree.
+        if let Err(error) = unmount(self.path(), UnmountFlags::DETACH) {
+            eprintln!("{} stays mounted: {error}", self.path().display());
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Ages: true for what is older than the tool, reset by one byte, and by nothing else.
+
+use std::time::Duration;
+
+use tests::agent::Agent;
+use tests::config::Config;
+use tests::crowd::{Channel, Plan};
+use tests::order::{Exit, Order};
+use tests::ps::ps;
+use tests::scratch::Scratch;
+use tests::{clock, ffmpeg, names, need, proc, strace, wait};
+
+/// How exactly the kernel's own record of a block's begin is known.
+const EXACT: f64 = 0.1;
+
+#[test]
+fn a_stall_older_than_the_tool_has_its_true_age() {
+    need!(need::bpf());
+    let (ffmpeg, node) = (need!(need::ffmpeg()), need!(need::node()));
+    let scratch = Scratch::new();
+    let ffmpeg = scratch.named(&ffmpeg, &names::unique("ffmpeg"));
+    let on_socket = ffmpeg::under_node(&node, &ffmpeg, &scratch);
+    let on_pipe = ffmpeg::piped_into_sleep(&ffmpeg);
+    wait::till(on_pipe.since + Duration::from_secs(5));
+
+    let look = ps(&[]);
+
+    for stuck in [&on_socket, &on_pipe] {
+        let stall = look.of(stuck.pid);
+        assert!(stall.preexisting && !stall.age_is_minimum, "{stall:#?}");
+        let since = clock::wall_of(stuck.since);
+        let said = stall.since.expect("the begin is known");
+        assert!(clock::apart(said, since) <= EXACT, "blocked {since}, said {said}");
+        // The age is that at one of the looks, somewhere between start and end of the program.
+        let (least, most) = (
+            clock::lapse(stuck.since, look.started),
+            clock::lapse(stuck.since, look.ended),
+        );
+        let possible = least.as_secs_f64() - EXACT..=most.as_secs_f64() + EXACT;
+        assert!(
+            possible.contains(&stall.age_seconds),
+            "{} is not in {possible:?}",
+            stall.age_seconds
+        );
+    }
+}
+
+#[test]
+fn a_rule_acts_on_a_stall_older_than_the_agent_by_its_true_age() {
+    const OLDER: Duration = Duration::from_secs(5);
+    // Nothing is ended that the agent itself has not watched for so long.
+    const WATCHED: Duration = Duration::from_secs(5);
+    const STALLED_FOR: Duration = Duration::from_secs(9);
+    need!(need::bpf());
+    let (ffmpeg, node) = (need!(need::ffmpeg()), need!(need::node()));
+    let scratch = Scratch::new();
+    let ffmpeg = scratch.named(&ffmpeg, &names::unique("ffmpeg"));
+    let node = scratch.named(&node, &names::unique("node"));
+    let stuck = ffmpeg::under_node(&node, &ffmpeg, &scratch);
+    let config = Config::new(
+        &ffmpeg::comm_of(&ffmpeg),
+        &ffmpeg::comm_of(&node),
+        &scratch.path("state"),
+    )
+    .enforcing()
+    .stalled_for("9s")
+    .grace("1s");
+    wait::till(stuck.since + OLDER);
+
+    let mut agent = Agent::run(&config, &scratch);
+    let started = agent.started();
+    let detected = agent.await_event("stall.detected", |event| event.is_of(stuck.pid));
+    let sent = agent.await_event("kill.sent", |event| event.is_of(stuck.pid));
+    agent.await_event("kill.confirmed", |event| event.is_of(stuck.pid));
+    agent.stop();
+
+    assert!(detected.stall.as_ref().is_some_and(|stall| stall.preexisting));
+    assert_near(
+        detected.age(),
+        clock::lapse(stuck.since, detected.at).as_secs_f64(),
+        0.25,
+    );
+    assert!(
+        detected.at < started + Duration::from_secs(2),
+        "it is found at the start"
+    );
+    assert!(sent.age() >= STALLED_FOR.as_secs_f64(), "{}", sent.age());
+    assert!(
+        sent.at + Duration::from_millis(100) >= started + WATCHED,
+        "it was watched before"
+    );
+    // Counted from the agent's start, the age would be reached some four seconds later.
+    assert!(
+        sent.at < started + WATCHED + Duration::from_secs(2),
+        "{:?}",
+        clock::lapse(started, sent.at)
+    );
+    assert!(!proc::alive(stuck.pid));
+}
+
+#[test]
+fn a_byte_now_and_then_keeps_a_pipe_writer_young() {
+    need!(need::bpf());
+    a_byte_now_and_then_keeps_a_writer_young(Channel::Pipe);
+}
+
+#[test]
+fn a_byte_now_and_then_keeps_a_socket_writer_young() {
+    need!(need::bpf());
+    a_byte_now_and_then_keeps_a_writer_young(Channel::Unix);
+}
+
+fn a_byte_now_and_then_keeps_a_writer_young(channel: Channel) {
+    const WATCHED: Duration = Duration::from_secs(20);
+    const EVERY: Duration = Duration::from_millis(500);
+    const OLDER: Duration = Duration::from_secs(4);
+    let scratch = Scratch::new();
+    let plan = Plan::stuck(1).and_trickled(1, EVERY).on(channel);
+    let config = Config::of_plan(&plan, &scratch)
+        .enforcing()
+        .stalled_for("3s")
+        .report_after("1s");
+    let mut watch = Agent::watch(&["--min", "1s", "--comm", plan.writer_name()]);
+    let mut crowd = plan.start();
+    let (silent, trickled) = (crowd.stuck()[0], crowd.trickled()[0]);
+    let (write, _) = proc::await_blocked_write(trickled);
+    let runs = proc::switches(trickled, write.tid);
+
+    // To an agent that comes so late both look alike at first: neither has run for longer than the
+    // rule allows. Only the bytes tell.
+    wait::till(crowd.ready() + OLDER);
+    let mut agent = Agent::run(&config, &scratch);
+    let look = ps(&["--settle", "600ms", "--comm", crowd.writer_name()]);
+    watch.await_event("stall.detected", |event| event.is_of(silent));
+    agent.await_event("kill.confirmed", |event| event.is_of(silent));
+    wait::till(agent.started() + WATCHED);
+
+    assert_eq!(look.of(silent).state.as_deref(), Some("stalled"));
+    assert_eq!(look.of(trickled).state.as_deref(), Some("draining"));
+    assert_eq!(
+        proc::switches(trickled, write.tid),
+        runs,
+        "the writer never ran: only the token tells"
+    );
+    assert!(crowd.drained(trickled) >= 40, "{}", crowd.drained(trickled));
+    assert_eq!(crowd.exit(trickled), None);
+    let touched = agent
+        .stop()
+        .into_iter()
+        .filter(|seen| seen.is_of(trickled) && seen.kind.starts_with("kill."));
+    assert_eq!(
+        touched.map(|seen| seen.event.kind).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
+    let watched = watch.stop();
+    let oldest = watched
+        .iter()
+        .filter(|seen| seen.is_of(trickled))
+        .map(|seen| seen.age())
+        .fold(0.0, f64::max);
+    assert!(oldest < 1.5, "{oldest}");
+}
+
+#[test]
+fn a_watch_that_comes_late_does_not_take_a_slow_writer_for_an_old_one() {
+    need!(need::bpf());
+    for channel in [Channel::Pipe, Channel::Unix] {
+        let crowd = Plan::stuck(1)
+            .and_trickled(1, Duration::from_millis(500))
+            .on(channel)
+            .start();
+        let (silent, trickled) = (crowd.stuck()[0], crowd.trickled()[0]);
+        wait::till(crowd.ready() + Duration::from_secs(3));
+
+        let mut watch = Agent::watch(&["--min", "1s", "--comm", crowd.writer_name()]);
+        let old = watch.await_event("stall.detected", |event| event.is_of(silent));
+        wait::till(watch.started() + Duration::from_secs(3));
+        let events = watch.stop();
+
+        assert!(
+            old.age() >= 2.9 && old.stall.as_ref().is_some_and(|stall| stall.preexisting),
+            "{channel:?}"
+        );
+        // It has slept as long, but a byte went every half second.
+        let slow = events
+            .iter()
+            .filter(|seen| seen.is_of(trickled))
+            .map(|seen| seen.age());
+        let oldest = slow.fold(0.0, f64::max);
+        assert!(oldest < 1.5, "{channel:?}: {oldest}");
+    }
+}
+
+#[test]
+fn one_byte_resets_the_age_of_a_stall_that_was_reported() {
+    need!(need::bpf());
+    for channel in [Channel::Pipe, Channel::Fifo, Channel::Unix] {
+        let mut crowd = Plan::stuck(1).on(channel).start();
+        let writer = crowd.writer();
+        let mut watch = Agent::watch(&["--min", "1s", "--comm", crowd.writer_name()]);
+        let first = watch.await_event("stall.detected", |event| event.is_of(writer));
+
+        crowd.order(Order::Take {
+            pid: writer,
+            bytes: 1,
+        });
+        let taken = clock::mono();
+        let ended = watch.await_event("stall.ended", |event| event.is_of(writer));
+        let second = watch.await_event("stall.detected", |event| {
+            event.is_of(writer) && event.seq > first.seq
+        });
+
+        assert_eq!(ended.reason.as_deref(), Some("drained"), "{channel:?}");
+        assert!(
+            second.at >= taken + Duration::from_millis(950),
+            "{channel:?}: {:?}",
+            clock::lapse(taken, second.at)
+        );
+        assert!(second.age() < 2.0, "{channel:?}: {}", second.age());
+        watch.stop();
+    }
+}
+
+#[test]
+fn alarms_do_not_reset_an_age() {
+    need!(need::bpf());
+    for channel in [Channel::Pipe, Channel::Unix] {
+        let plan = Plan::stuck(1).on(channel).writing(&["--alarm", "20"]);
+        an_age_grows_through(plan, |_| {});
+    }
+}
+
+#[test]
+fn a_tracer_that_attaches_and_detaches_does_not_reset_an_age() {
+    need!(need::bpf());
+    let strace = need!(need::strace());
+    an_age_grows_through(Plan::stuck(1), |writer| {
+        strace::attach_and_detach(&strace, writer);
+    });
+}
+
+/// Has a writer disturbed until shortly before its time, and asserts that it is ended on time.
+#[track_caller]
+fn an_age_grows_through(plan: Plan, disturb: impl Fn(u32)) {
+    const STALLED_FOR: Duration = Duration::from_secs(4);
+    const LATE: Duration = Duration::from_millis(500);
+    let scratch = Scratch::new();
+    let config = Config::of_plan(&plan, &scratch)
+        .enforcing()
+        .stalled_for("4s")
+        .report_after("1s");
+    // The agent is there first: of a writer that is woken up twenty times a second, the kernel
+    // knows only the last time.
+    let mut agent = Agent::run(&config, &scratch);
+
+    let mut crowd = plan.start();
+    let (writer, blocked) = (crowd.writer(), crowd.ready());
+    let runs = proc::switches(writer, writer).expect("the writer is there");
+    while clock::mono() < blocked + STALLED_FOR.mul_f64(0.8) {
+        disturb(writer);
+        wait::till(clock::mono() + Duration::from_millis(50));
+    }
+    let disturbed = proc::switches(writer, writer).expect("the writer is there");
+    let detected = agent.await_event("stall.detected", |event| event.is_of(writer));
+    let sent = agent.await_event("kill.sent", |event| event.is_of(writer));
+    agent.await_event("kill.confirmed", |event| event.is_of(writer));
+
+    assert!(
+        disturbed.0 >= runs.0 + 5,
+        "it was woken up: {runs:?} {disturbed:?}"
+    );
+    assert_near(detected.age(), 1.0, 0.25);
+    assert_near(clock::lapse(blocked, detected.at).as_secs_f64(), 1.0, 0.5);
+    assert_near(sent.age(), STALLED_FOR.as_secs_f64(), 0.25);
+    let after = clock::lapse(blocked, sent.at);
+    assert!(
+        after + Duration::from_millis(100) >= STALLED_FOR && after <= STALLED_FOR + LATE,
+        "{after:?}"
+    );
+    assert_eq!(crowd.await_exit(writer), Exit::Signal(15));
+    let ended = agent
+        .stop()
+        .into_iter()
+        .filter(|seen| seen.kind == "stall.ended" && seen.is_of(writer));
+    assert!(
+        ended.into_iter().all(|seen| seen.at >= sent.at),
+        "one stall, from begin to end"
+    );
+}
+
+#[track_caller]
+fn assert_near(value: f64, wanted: f64, tolerance: f64) {
+    assert!(
+        (value - wanted).abs() <= tolerance,
+        "{value} is not {wanted} ± {tolerance}"
+    );
+}

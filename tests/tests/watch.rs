@@ -1,0 +1,172 @@
+//! `watch`: events in order, each stall's begin and end as they happen, and the kernel's histogram
+//! at the end.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::Signal;
+use tests::agent::Agent;
+use tests::crowd::{Channel, Plan};
+use tests::family::Family;
+use tests::message::Event;
+use tests::order::Order;
+use tests::{binary, clock, names, need, proc, wait};
+
+#[test]
+fn a_new_stall_is_detected_when_it_reaches_the_minimum() {
+    need!(need::bpf());
+    for channel in [Channel::Pipe, Channel::Fifo, Channel::Unix] {
+        let plan = Plan::stuck(1).on(channel);
+        let mut watch = Agent::watch(&["--min", "1s", "--comm", plan.writer_name()]);
+
+        let crowd = plan.start();
+        let detected = watch.await_event("stall.detected", |event| event.is_of(crowd.writer()));
+
+        let after = clock::lapse(crowd.ready(), detected.at);
+        assert!(
+            (1.0..1.2).contains(&detected.age()),
+            "{channel:?}: {}",
+            detected.age()
+        );
+        assert!((800..1500).contains(&after.as_millis()), "{channel:?}: {after:?}");
+        let stall = detected.stall.as_ref().expect("a stall");
+        assert!(!stall.preexisting, "it began under the eyes of the watch");
+        watch.stop();
+    }
+}
+
+#[test]
+fn a_stall_ends_at_once_when_its_writer_leaves_or_exits() {
+    need!(need::bpf());
+    let mut crowd = Plan::stuck(3).writing(&["--bytes", "200000"]).start();
+    let [drained, closed, killed] = crowd.stuck()[..] else {
+        panic!("three writers")
+    };
+    let mut watch = Agent::watch(&["--min", "500ms", "--comm", crowd.writer_name()]);
+    for pid in [drained, closed, killed] {
+        watch.await_event("stall.detected", |event| event.is_of(pid));
+    }
+
+    let begin = clock::mono();
+    crowd.order(Order::Drain { pid: drained });
+    crowd.order(Order::Close { pid: closed });
+    crowd.order(Order::Kill { pid: killed });
+
+    for (pid, reasons) in [
+        (drained, ["drained", "left"]),
+        (closed, ["exited", "left"]),
+        (killed, ["exited"; 2]),
+    ] {
+        let ended = watch.await_event("stall.ended", |event| event.is_of(pid));
+        let reason = ended.reason.as_deref().expect("a reason");
+        assert!(
+            reasons.contains(&reason),
+            "{pid}: {reason}, not one of {reasons:?}"
+        );
+        let took = clock::lapse(begin, ended.at);
+        assert!(took < Duration::from_secs(1), "{reason}: {took:?}");
+    }
+    watch.stop();
+}
+
+#[test]
+fn events_are_numbered_in_order_and_begin_and_end_with_the_agents_own() {
+    need!(need::bpf());
+    let crowd = Plan::stuck(5).start();
+    // Old enough to be reported by the first look already.
+    wait::till(crowd.ready() + Duration::from_secs(1));
+    let mut watch = Agent::watch(&["--min", "500ms", "--comm", crowd.writer_name()]);
+    for pid in crowd.stuck() {
+        watch.await_event("stall.detected", |event| event.is_of(pid));
+    }
+
+    let events = watch.stop();
+
+    assert!(events.is_sorted_by(|one, next| one.seq < next.seq));
+    assert!(events.iter().all(|seen| seen.v == 1));
+    assert_eq!(
+        events.first().map(|seen| seen.kind.as_str()),
+        Some("agent.started")
+    );
+    assert_eq!(
+        events.last().map(|seen| seen.kind.as_str()),
+        Some("agent.stopping")
+    );
+    let mut ids: Vec<&str> = events.iter().map(|seen| seen.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), events.len(), "no id is used twice");
+}
+
+#[test]
+fn the_histogram_has_a_blocked_interval_in_its_bucket() {
+    const BLOCKED: Duration = Duration::from_millis(1300);
+    need!(need::bpf());
+    let comm = names::unique("wri");
+    let watch = Agent::watch(&["--min", "500ms", "--comm", &comm]);
+    let mut crowd = Plan::stuck(1).writers_named(&comm).start();
+    wait::till(crowd.ready() + BLOCKED);
+    let writer = crowd.writer();
+    crowd.order(Order::Close { pid: writer });
+    crowd.await_exit(writer);
+
+    let events = watch.stop();
+
+    let histogram = events
+        .last()
+        .and_then(|seen| seen.blocked_seconds.clone())
+        .expect("a histogram");
+    assert_eq!(histogram.count, 1, "it was blocked once: {histogram:?}");
+    // Whether the buckets add up or not, the first with anything in it is that of the interval.
+    let first = histogram
+        .buckets
+        .iter()
+        .find(|bucket| bucket.count > 0)
+        .expect("a bucket");
+    let bound = first.le.as_f64().expect("a bound");
+    assert!(
+        (1.3..=2.7).contains(&bound),
+        "the smallest power of two above 1.3 s: {histogram:?}"
+    );
+}
+
+#[test]
+fn a_watch_whose_own_output_is_stuck_does_not_report_itself() {
+    const PAGE: usize = 4096;
+    need!(need::bpf());
+    let crowd = Plan::stuck(30).start();
+    let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    fcntl_setpipe_size(&stdout, PAGE).expect("a pipe of one page");
+    let mut command = Command::new(binary::pipestall());
+    command
+        .args(["watch", "--json", "--all", "--min", "500ms"])
+        .stdout(stdout);
+    let mut watch = Family::start(&mut command);
+    drop(command);
+    let (_, stuck) = proc::await_blocked_write(watch.pid());
+    // Long enough to be reported three times over, were it any other program.
+    wait::till(stuck + Duration::from_millis(1500));
+
+    let reader = thread::spawn(|| {
+        let mut text = String::new();
+        File::from(output).read_to_string(&mut text).map(|_| text)
+    });
+    watch.signal(Signal::INT);
+    let status = watch.exited(wait::PATIENCE).expect("it stops");
+    let text = reader.join().expect("no panic").expect("text");
+
+    assert_eq!(status.code(), Some(0));
+    let events: Vec<Event> = text
+        .lines()
+        .map(|line| Event::parse(line).expect("an event"))
+        .collect();
+    assert!(
+        events.iter().any(|event| event.is_of(crowd.stuck()[0])),
+        "others are reported"
+    );
+    assert!(!events.iter().any(|event| event.is_of(watch.pid())), "{text}");
+}
