@@ -182,9 +182,9 @@ impl Agent {
         while let Some(effect) = self.machine.next_effect() {
             match effect {
                 Effect::Look => self.look()?,
-                Effect::Identify(id, process) => {
-                    let facts = self.facts(process);
-                    self.machine.handle_facts(id, facts, clock::now());
+                Effect::Identify(writer) => {
+                    let facts = self.facts(writer.process);
+                    self.machine.handle_facts(writer, facts, clock::now());
                 }
                 Effect::Open(id, process) => self.open(id, process),
                 Effect::Report(report) => self.report(&report)?,

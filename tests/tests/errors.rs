@@ -227,7 +227,10 @@ fn an_agent_whose_output_cannot_be_written_goes_on_and_says_so_in_its_journal() 
     need!(need::bpf());
     let scratch = Scratch::new();
     let crowd = Plan::stuck(1).start();
-    let config = Config::of(&crowd, &scratch).enforcing().stalled_for("2s").file(&scratch);
+    let config = Config::of(&crowd, &scratch)
+        .enforcing()
+        .stalled_for("2s")
+        .file(&scratch);
     let config = config.to_str().expect("text");
 
     let mut agent = Family::start(

@@ -12,7 +12,7 @@ mod tests;
 mod world;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -42,8 +42,8 @@ const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
 pub enum Effect {
     /// Look at all tasks; answer with [`Machine::handle_look`].
     Look,
-    /// Read about a process; answer with [`Machine::handle_facts`].
-    Identify(StallId, Process),
+    /// Read about a writer's process; answer with [`Machine::handle_facts`].
+    Identify(WriterId),
     /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
     Open(KillId, Process),
     /// Say something.
@@ -104,6 +104,8 @@ pub struct Settings {
 #[derive(Debug, Default)]
 struct Case {
     asked: bool,
+    /// The first rule that matches, by its place; known once the facts are.
+    rule: Option<usize>,
     reported: bool,
     decided: bool,
 }
@@ -115,12 +117,16 @@ pub struct Machine {
     tracker: Tracker,
     cases: BTreeMap<StallId, Case>,
     kills: BTreeMap<KillId, Kill>,
+    /// The kill of each process that is being ended.
+    targets: BTreeMap<Process, KillId>,
     next_kill: u64,
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
     /// A look that a wake-up asked for.
     wake_look: Option<Mono>,
+    /// The first moment at which any stall wants attention; `None` until it is worked out anew.
+    next_stall: Option<Mono>,
 }
 
 impl Machine {
@@ -132,11 +138,13 @@ impl Machine {
             tracker: Tracker::new(started),
             cases: BTreeMap::new(),
             kills: BTreeMap::new(),
+            targets: BTreeMap::new(),
             next_kill: 1,
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
             wake_look: None,
+            next_stall: None,
         };
         machine.queue_look();
         machine
@@ -164,14 +172,21 @@ impl Machine {
 
     /// When [`Self::handle_deadline`] is next to be called, if nothing happens before.
     #[must_use]
-    pub fn poll_deadline(&self) -> Option<Mono> {
+    pub fn poll_deadline(&mut self) -> Option<Mono> {
         let last = self.last_look?;
+        let stalls = self.next_stall.unwrap_or_else(|| {
+            self.tracker
+                .stalls()
+                .filter_map(|stall| self.next_moment(stall))
+                .min()
+                .unwrap_or(Mono::NEVER)
+        });
+        self.next_stall = Some(stalls);
         let unseen = last.after(self.settings.policy.smallest_threshold());
         let refresh = self.settings.refresh.map(|every| last.after(every));
-        let stalls = self.tracker.stalls().filter_map(|stall| self.next_moment(stall));
         let kills = self.kills.values().filter_map(Kill::deadline);
-        stalls
-            .chain(kills)
+        kills
+            .chain([stalls])
             .chain(refresh)
             .chain(self.wake_look)
             .chain([unseen])
@@ -195,6 +210,7 @@ impl Machine {
     pub fn handle_look(&mut self, look: Look, now: Mono) {
         self.last_look = Some(look.at);
         self.wake_look = None;
+        self.next_stall = None;
         for (stall, why) in self.tracker.observe(look) {
             self.stall_ended(stall, why, now);
         }
@@ -203,13 +219,16 @@ impl Machine {
         self.judge_all(now);
     }
 
-    /// Takes in what was read of a process; `None` if it is gone or unreadable.
-    pub fn handle_facts(&mut self, id: StallId, facts: Option<Facts>, now: Mono) {
+    /// Takes in what was read of a writer's process; `None` if it is gone or unreadable.
+    pub fn handle_facts(&mut self, writer: WriterId, facts: Option<Facts>, now: Mono) {
         // Without facts, rules that ask for any do not match, and nothing is signalled.
         let Some(facts) = facts else { return };
-        self.tracker.identify(id, facts);
-        let stall = self.tracker.stalls().find(|stall| stall.id == id).cloned();
-        if let Some(stall) = stall {
+        let Some(stall) = self.tracker.identify(writer, facts).cloned() else {
+            return;
+        };
+        self.next_stall = None;
+        self.cases.entry(stall.id).or_default().rule = self.settings.policy.rule_for(&stall);
+        if stall.missing.is_none() && self.is_due(&stall) {
             self.judge(&stall, now);
         }
     }
@@ -219,6 +238,7 @@ impl Machine {
         match note {
             Note::Exited(writer) => {
                 if let Some(stall) = self.tracker.exited(writer) {
+                    self.next_stall = None;
                     self.stall_ended(stall, Ended::Exited, now);
                 }
             }
@@ -239,14 +259,9 @@ impl Machine {
         let case = self.cases.get(&stall.id);
         let identify = (!case.is_some_and(|c| c.asked)).then(|| self.identify_at(stall));
         let report = (!case.is_some_and(|c| c.reported)).then(|| self.settings.policy.reporting(stall));
-        let rule = (!case.is_some_and(|c| c.decided) && !self.is_being_ended(stall.last.writer.process))
-            .then(|| {
-                self.settings
-                    .policy
-                    .rule_for(stall)
-                    .map(|rule| rule.crossing(stall))
-            })
-            .flatten();
+        let rule = case
+            .filter(|case| !case.decided && !self.targets.contains_key(&stall.last.writer.process))
+            .and_then(|case| Some(self.settings.policy.rules.get(case.rule?)?.crossing(stall)));
         // A moment that the last look has seen is over.
         let unseen = |moment: &Mono| *moment > stall.last.at;
         identify
@@ -262,10 +277,6 @@ impl Machine {
             .after(self.settings.policy.smallest_threshold().min(IDENTIFY_AFTER))
     }
 
-    fn is_being_ended(&self, process: Process) -> bool {
-        self.kills.values().any(|kill| kill.process() == process)
-    }
-
     fn queue_look(&mut self) {
         if !self.look_queued {
             self.look_queued = true;
@@ -274,64 +285,60 @@ impl Machine {
     }
 
     fn ask_about_the_unknown(&mut self, now: Mono) {
-        let due: Vec<_> = self
-            .stalls()
-            .filter(|stall| !self.cases.get(&stall.id).is_some_and(|case| case.asked))
-            .filter(|stall| self.identify_at(stall) <= now)
-            .map(|stall| (stall.id, stall.last.writer.process, stall.facts.is_some()))
-            .collect();
-        for (id, process, known) in due {
-            self.cases.entry(id).or_default().asked = true;
-            if !known {
-                self.effects.push_back(Effect::Identify(id, process));
+        let policy = &self.settings.policy;
+        for stall in self.tracker.stalls().filter(|stall| stall.missing.is_none()) {
+            if self.identify_at(stall) > now || self.cases.get(&stall.id).is_some_and(|case| case.asked) {
+                continue;
             }
+            let case = self.cases.entry(stall.id).or_default();
+            case.asked = true;
+            if stall.facts.is_some() {
+                case.rule = policy.rule_for(stall);
+            } else {
+                self.effects.push_back(Effect::Identify(stall.last.writer));
+            }
+            self.next_stall = None;
         }
     }
 
     fn judge_all(&mut self, now: Mono) {
+        let open = |stall: &&Stall| {
+            let case = self.cases.get(&stall.id);
+            stall.facts.is_some() && case.is_some_and(|case| case.asked && !(case.reported && case.decided))
+        };
         let due: Vec<_> = self
             .stalls()
-            .filter(|stall| {
-                self.cases
-                    .get(&stall.id)
-                    .is_some_and(|case| case.asked && !(case.reported && case.decided))
-            })
+            .filter(open)
             .filter(|stall| self.is_due(stall))
             .cloned()
             .collect();
-        // One pass over the kills, instead of one for each stall.
-        let mut busy: BTreeSet<_> = self.kills.values().map(Kill::process).collect();
         for stall in due {
-            self.judge_unless(&stall, &mut busy, now);
+            self.judge(&stall, now);
         }
     }
 
-    /// Whether the last look saw the stall cross anything that is not yet dealt with.
+    /// Whether the last look saw the stall cross anything.
     fn is_due(&self, stall: &Stall) -> bool {
-        let crossed = |moment: Mono| moment <= stall.last.at;
-        crossed(self.settings.policy.reporting(stall))
-            || self
-                .settings
-                .policy
-                .rule_for(stall)
-                .is_some_and(|rule| crossed(rule.crossing(stall)))
+        let rule = self
+            .cases
+            .get(&stall.id)
+            .and_then(|case| self.settings.policy.rules.get(case.rule?));
+        let crossing = rule.map(|rule| rule.crossing(stall));
+        crossing
+            .into_iter()
+            .chain([self.settings.policy.reporting(stall)])
+            .any(|moment| moment <= stall.last.at)
     }
 
+    /// Reports and decides what the last look saw of a stall whose facts are known.
     fn judge(&mut self, stall: &Stall, now: Mono) {
-        if stall.missing.is_none() && self.is_due(stall) {
-            let mut busy = self.kills.values().map(Kill::process).collect();
-            self.judge_unless(stall, &mut busy, now);
-        }
-    }
-
-    /// Reports and decides what the last look saw of a stall.
-    fn judge_unless(&mut self, stall: &Stall, busy: &mut BTreeSet<Process>, now: Mono) {
-        if stall.facts.is_none() {
-            return;
-        }
+        self.next_stall = None;
         let policy = &self.settings.policy;
         let case = self.cases.entry(stall.id).or_default();
-        let rule = policy.rule_for(stall);
+        // Once more: the process may have changed its command since it was asked about.
+        case.rule = policy.rule_for(stall);
+        let rule = case.rule.and_then(|at| policy.rules.get(at));
+        case.decided |= rule.is_none();
         let crossed = rule.filter(|rule| !case.decided && rule.crossing(stall) <= stall.last.at);
         let verdict = crossed.map(|rule| rule.verdict(policy, stall));
         let old_enough = policy.reporting(stall) <= stall.last.at;
@@ -364,11 +371,12 @@ impl Machine {
                 self.report_skip(stall, reference, Skipped::Unsupported, Some(why), now);
             }
             // Another thread of the process is the reason already.
-            (Verdict::Kill, None) if !busy.insert(stall.last.writer.process) => {}
+            (Verdict::Kill, None) if self.targets.contains_key(&stall.last.writer.process) => {}
             (Verdict::Kill, None) => {
                 case.decided = true;
                 let id = KillId(self.next_kill);
                 self.next_kill += 1;
+                self.targets.insert(stall.last.writer.process, id);
                 self.kills.insert(
                     id,
                     Kill {
@@ -388,11 +396,9 @@ impl Machine {
     }
 
     fn stall_ended(&mut self, stall: Stall, why: Ended, now: Mono) {
-        let kill = self
-            .kills
-            .iter()
-            .find(|(_, kill)| kill.stall.id == stall.id && !matches!(kill.step, Step::Killing { .. }))
-            .map(|(id, _)| *id);
+        let is_reason = |kill: &Kill| kill.stall.id == stall.id && !matches!(kill.step, Step::Killing { .. });
+        let target = self.targets.get(&stall.last.writer.process).copied();
+        let kill = target.filter(|id| self.kills.get(id).is_some_and(is_reason));
         match (kill, why) {
             (Some(id), Ended::Drained) => {
                 self.skip(id, Skipped::Progressed, Some("the reader took something"), now);

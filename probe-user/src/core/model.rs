@@ -12,6 +12,9 @@ pub use probe_ebpf::{
 pub struct Mono(u64);
 
 impl Mono {
+    /// A moment that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The moment that is this many nanoseconds on the clock.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {

@@ -33,13 +33,13 @@ impl Policy {
         crossing(stall, self.report_after, WATCH_BEFORE_REPORT)
     }
 
-    /// The rule that decides about a stall: the first that matches.
+    /// The place of the rule that decides about a stall: the first that matches.
     #[must_use]
-    pub fn rule_for(&self, stall: &Stall) -> Option<&Rule> {
+    pub fn rule_for(&self, stall: &Stall) -> Option<usize> {
         let facts = stall.facts.as_ref()?;
         self.rules
             .iter()
-            .find(|rule| rule.matches.holds(&stall.last, facts))
+            .position(|rule| rule.matches.holds(&stall.last, facts))
     }
 
     /// The youngest age at which anything happens.

@@ -97,11 +97,11 @@ impl Tracker {
         self.stalls.remove(&writer)
     }
 
-    /// Files what was read of a process with its stall.
-    pub fn identify(&mut self, id: StallId, facts: Facts) {
-        if let Some(stall) = self.stalls.values_mut().find(|s| s.id == id) {
-            stall.facts = Some(facts);
-        }
+    /// Files what was read of a writer's process with its stall; returns that.
+    pub fn identify(&mut self, writer: WriterId, facts: Facts) -> Option<&Stall> {
+        let stall = self.stalls.get_mut(&writer)?;
+        stall.facts = Some(facts);
+        Some(stall)
     }
 
     /// All stalls, those missing from the last look included.

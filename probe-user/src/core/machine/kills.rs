@@ -168,7 +168,10 @@ impl Machine {
 
     fn finish(&mut self, id: KillId, report: KillReport, now: Mono) {
         self.report_kill(id, report, now);
-        if self.kills.remove(&id).is_some() {
+        if let Some(kill) = self.kills.remove(&id) {
+            self.targets.remove(&kill.process());
+            // Its process may have another stalled thread.
+            self.next_stall = None;
             self.effects.push_back(Effect::Release(id));
         }
     }

@@ -258,16 +258,13 @@ impl World {
                     let look = self.look();
                     self.machine.handle_look(look, now);
                 }
-                Effect::Identify(id, process) => {
-                    let known = self
-                        .tasks
-                        .values()
-                        .any(|t| t.alive && t.writer.process == process);
+                Effect::Identify(writer) => {
+                    let known = self.tasks.values().any(|t| t.alive && t.writer == writer);
                     let facts = known.then(|| Facts {
                         user: Some("peertube".into()),
                         ..Facts::default()
                     });
-                    self.machine.handle_facts(id, facts, now);
+                    self.machine.handle_facts(writer, facts, now);
                 }
                 Effect::Open(id, process) => {
                     if let Some((pid, what)) = self.before_open.take() {
