@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use self::{journal::Journal, printer::Printer};
@@ -87,10 +87,23 @@ pub struct Agent {
     kernel: Kernel,
     channels: Vec<ChannelKind>,
     reader: Reader,
-    handles: BTreeMap<KillId, Arc<AsyncFd<Handle>>>,
+    handles: BTreeMap<KillId, Watched>,
     exits: JoinSet<KillId>,
     outputs: Outputs,
     notes_lost: u64,
+}
+
+/// A handle, and the task that waits for its process to exit.
+struct Watched {
+    handle: Arc<AsyncFd<Handle>>,
+    waiter: AbortHandle,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // A process that is let go may live on for years; the descriptor must not.
+        self.waiter.abort();
+    }
 }
 
 /// What woke the loop.
@@ -207,7 +220,7 @@ impl Agent {
         let gone: Vec<_> = self
             .handles
             .iter()
-            .filter(|(_, h)| h.get_ref().has_exited())
+            .filter(|(_, watched)| watched.handle.get_ref().has_exited())
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
@@ -237,11 +250,11 @@ impl Agent {
             Ok(Ok(handle)) => {
                 let handle = Arc::new(handle);
                 let exit = Arc::clone(&handle);
-                self.exits.spawn(async move {
+                let waiter = self.exits.spawn(async move {
                     let _ = exit.readable().await;
                     id
                 });
-                self.handles.insert(id, handle);
+                self.handles.insert(id, Watched { handle, waiter });
                 Opened::Ready
             }
             Ok(Err(_)) => Opened::Unsupported,
@@ -252,7 +265,7 @@ impl Agent {
 
     fn signal(&mut self, id: KillId, signal: Signal) {
         let sent = match self.handles.get(&id) {
-            Some(handle) => handle.get_ref().signal(signal),
+            Some(watched) => watched.handle.get_ref().signal(signal),
             None => Sent::Failed("its handle is closed".to_owned()),
         };
         self.machine.handle_signalled(id, signal, sent, clock::now());
