@@ -170,6 +170,7 @@ dir = "/var/lib/pipestall"
         assert_eq!(
             config.policy,
             Policy {
+                limits: crate::core::pace::Limits::default(),
                 rules: vec![Rule {
                     name: "orphaned-downloads".to_owned(),
                     matches: Match {
@@ -183,6 +184,7 @@ dir = "/var/lib/pipestall"
                     action: Action::Kill,
                     grace: Duration::from_secs(10),
                     mode: Mode::DryRun,
+                    pace: crate::core::pace::Pace::default(),
                     allow_stderr_kill: false,
                 }],
                 protect: Protect {
@@ -230,6 +232,7 @@ dir = "/var/lib/pipestall"
                 action: Action::Alert,
                 grace: Duration::from_secs(10),
                 mode: Mode::DryRun,
+                pace: crate::core::pace::Pace::default(),
                 allow_stderr_kill: false,
             }
         );

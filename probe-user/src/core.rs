@@ -12,6 +12,7 @@
 pub mod kill;
 pub mod machine;
 pub mod model;
+pub mod pace;
 pub mod policy;
 pub mod report;
 pub mod rule;

@@ -232,6 +232,7 @@ impl Stamp {
                 };
                 self.event("stall.ended", Some(snapshot), None, what)
             }
+            Report::Degraded(why) => self.agent("agent.degraded", Some((*why).to_owned())),
             Report::Kill(snapshot, rule, step) => {
                 let (kind, what) = kill(step);
                 self.event(kind, Some(snapshot), Some(rule), what)

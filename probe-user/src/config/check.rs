@@ -57,6 +57,7 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         return Err(check.problems);
     }
     let policy = Policy {
+        limits: crate::core::pace::Limits::default(),
         rules,
         protect,
         report_after: observe.report_after,

@@ -5,7 +5,10 @@
 //! writer that the last look did not show cannot be older than that look, so the
 //! next is due at the first moment at which anything could cross a threshold.
 
+mod admission;
 mod kills;
+#[cfg(test)]
+mod pace_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -19,6 +22,7 @@ use std::{
 use super::{
     kill::{Kill, KillId, Step},
     model::{Facts, Look, Mono, Process, Stall, StallId, WriterId},
+    pace::Pacer,
     policy::Verdict,
     report::{Report, RuleRef, Signal, Skipped, Snapshot},
     rule::Policy,
@@ -100,6 +104,18 @@ pub struct Settings {
     pub unsupported: Option<&'static str>,
 }
 
+/// How far a decision about a stall has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fate {
+    /// There is none.
+    #[default]
+    Open,
+    /// The rule wants the process ended, and its pace decides when.
+    Wanted,
+    /// What is to be done is done, or under way.
+    Decided,
+}
+
 /// What has been done about a stall.
 #[derive(Debug, Default)]
 struct Case {
@@ -107,7 +123,9 @@ struct Case {
     /// The first rule that matches, by its place; known once the facts are.
     rule: Option<usize>,
     reported: bool,
-    decided: bool,
+    fate: Fate,
+    /// Not to be asked for again before this.
+    hold: Option<(Skipped, Mono)>,
 }
 
 /// See the module.
@@ -120,6 +138,9 @@ pub struct Machine {
     /// The kill of each process that is being ended.
     targets: BTreeMap<Process, KillId>,
     next_kill: u64,
+    pacer: Pacer,
+    /// How many writers' facts are still awaited.
+    asking: usize,
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
@@ -140,6 +161,8 @@ impl Machine {
             kills: BTreeMap::new(),
             targets: BTreeMap::new(),
             next_kill: 1,
+            pacer: Pacer::default(),
+            asking: 0,
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
@@ -217,12 +240,20 @@ impl Machine {
         self.move_kills_on(now);
         self.ask_about_the_unknown(now);
         self.judge_all(now);
+        self.admit(now);
     }
 
     /// Takes in what was read of a writer's process; `None` if it is gone or unreadable.
     pub fn handle_facts(&mut self, writer: WriterId, facts: Option<Facts>, now: Mono) {
+        self.asking = self.asking.saturating_sub(1);
         // Without facts, rules that ask for any do not match, and nothing is signalled.
-        let Some(facts) = facts else { return };
+        if let Some(facts) = facts {
+            self.file(writer, facts, now);
+        }
+        self.admit(now);
+    }
+
+    fn file(&mut self, writer: WriterId, facts: Facts, now: Mono) {
         let Some(stall) = self.tracker.identify(writer, facts).cloned() else {
             return;
         };
@@ -231,6 +262,11 @@ impl Machine {
         if stall.missing.is_none() && self.is_due(&stall) {
             self.judge(&stall, now);
         }
+    }
+
+    /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU.
+    pub fn handle_pressure(&mut self, share: Option<f64>) {
+        self.pacer.set_pressure(share);
     }
 
     /// Takes in what the tracer noted.
@@ -260,8 +296,13 @@ impl Machine {
         let identify = (!case.is_some_and(|c| c.asked)).then(|| self.identify_at(stall));
         let report = (!case.is_some_and(|c| c.reported)).then(|| self.settings.policy.reporting(stall));
         let rule = case
-            .filter(|case| !case.decided && !self.targets.contains_key(&stall.last.writer.process))
-            .and_then(|case| Some(self.settings.policy.rules.get(case.rule?)?.crossing(stall)));
+            .filter(|case| {
+                case.fate != Fate::Decided && !self.targets.contains_key(&stall.last.writer.process)
+            })
+            .and_then(|case| match case.hold {
+                Some((_, until)) => Some(until),
+                None => Some(self.settings.policy.rules.get(case.rule?)?.crossing(stall)),
+            });
         // A moment that the last look has seen is over.
         let unseen = |moment: &Mono| *moment > stall.last.at;
         identify
@@ -295,6 +336,7 @@ impl Machine {
             if stall.facts.is_some() {
                 case.rule = policy.rule_for(stall);
             } else {
+                self.asking += 1;
                 self.effects.push_back(Effect::Identify(stall.last.writer));
             }
             self.next_stall = None;
@@ -304,7 +346,8 @@ impl Machine {
     fn judge_all(&mut self, now: Mono) {
         let open = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
-            stall.facts.is_some() && case.is_some_and(|case| case.asked && !(case.reported && case.decided))
+            stall.facts.is_some()
+                && case.is_some_and(|case| case.asked && !(case.reported && case.fate == Fate::Decided))
         };
         let due: Vec<_> = self
             .stalls()
@@ -338,8 +381,10 @@ impl Machine {
         // Once more: the process may have changed its command since it was asked about.
         case.rule = policy.rule_for(stall);
         let rule = case.rule.and_then(|at| policy.rules.get(at));
-        case.decided |= rule.is_none();
-        let crossed = rule.filter(|rule| !case.decided && rule.crossing(stall) <= stall.last.at);
+        if rule.is_none() {
+            case.fate = Fate::Decided;
+        }
+        let crossed = rule.filter(|rule| case.fate == Fate::Open && rule.crossing(stall) <= stall.last.at);
         let verdict = crossed.map(|rule| rule.verdict(policy, stall));
         let old_enough = policy.reporting(stall) <= stall.last.at;
         let reference = rule.map(RuleRef::from);
@@ -356,42 +401,16 @@ impl Machine {
                     reference.clone(),
                 ))));
         }
-        let (Some(rule), Some(reference), Some(verdict)) = (crossed, reference, verdict) else {
+        let (Some(reference), Some(verdict)) = (reference, verdict) else {
             return;
         };
-        let (grace, crossing) = (rule.grace, rule.crossing(stall));
-        match (verdict, self.settings.unsupported) {
-            (Verdict::Alert, _) => case.decided = true,
-            (Verdict::Skip(reason, detail), _) => {
-                case.decided = true;
+        match verdict {
+            Verdict::Alert => case.fate = Fate::Decided,
+            Verdict::Skip(reason, detail) => {
+                case.fate = Fate::Decided;
                 self.report_skip(stall, reference, reason, detail, now);
             }
-            (Verdict::Kill, Some(why)) => {
-                case.decided = true;
-                self.report_skip(stall, reference, Skipped::Unsupported, Some(why), now);
-            }
-            // Another thread of the process is the reason already.
-            (Verdict::Kill, None) if self.targets.contains_key(&stall.last.writer.process) => {}
-            (Verdict::Kill, None) => {
-                case.decided = true;
-                let id = KillId(self.next_kill);
-                self.next_kill += 1;
-                self.targets.insert(stall.last.writer.process, id);
-                self.kills.insert(
-                    id,
-                    Kill {
-                        stall: stall.clone(),
-                        rule: reference,
-                        grace,
-                        crossed: crossing,
-                        step: Step::Opening,
-                        first_signal: None,
-                        last_signal: Signal::Term,
-                    },
-                );
-                self.effects
-                    .push_back(Effect::Open(id, stall.last.writer.process));
-            }
+            Verdict::End => case.fate = Fate::Wanted,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     model::{Mono, Stall, Stream},
     report::Skipped,
-    rule::{Action, Mode, Policy, Rule},
+    rule::{Action, Policy, Rule},
 };
 
 /// How long the observer itself must have watched a token before it acts, at the most.
@@ -18,8 +18,8 @@ pub enum Verdict {
     Alert,
     /// Do not act, and say why.
     Skip(Skipped, Option<&'static str>),
-    /// Begin the kill protocol.
-    Kill,
+    /// End the process, or say so in dry-run, once the rule's pace allows it.
+    End,
 }
 
 /// How long the observer itself must have watched a token before it says anything, at the
@@ -77,15 +77,14 @@ impl Rule {
             .facts
             .as_ref()
             .is_none_or(|facts| policy.protect.covers(&stall.last, facts));
-        match (self.action, self.mode) {
-            (Action::Alert, _) => Verdict::Alert,
+        match self.action {
+            Action::Alert => Verdict::Alert,
             _ if protected => Verdict::Skip(Skipped::Protected, None),
             _ if stall.last.stream == Some(Stream::Stderr) && !self.allow_stderr_kill => Verdict::Skip(
                 Skipped::Protected,
                 Some("it is stuck on its stderr, and the rule does not say allow_stderr_kill = true"),
             ),
-            (Action::Term | Action::Kill, Mode::DryRun) => Verdict::Skip(Skipped::DryRun, None),
-            (Action::Term | Action::Kill, Mode::Enforce) => Verdict::Kill,
+            Action::Term | Action::Kill => Verdict::End,
         }
     }
 }

@@ -76,6 +76,14 @@ pub enum Skipped {
     DryRun,
     /// The process is protected.
     Protected,
+    /// The rule, or all rules together, have ended as many as they may for now.
+    Budget,
+    /// What the rule ends under this parent or unit keeps coming back.
+    Cooldown,
+    /// The host is starved of CPU time, so that slow is not dead.
+    Pressure,
+    /// The rules have hit more different programs than they should; enforcement is off.
+    BlastRadius,
     /// The writer moved, or is no longer in the write.
     Progressed,
     /// The process is gone.
@@ -93,6 +101,10 @@ impl Skipped {
         match self {
             Self::DryRun => "dry-run",
             Self::Protected => "protected",
+            Self::Budget => "budget",
+            Self::Cooldown => "cooldown",
+            Self::Pressure => "pressure",
+            Self::BlastRadius => "blast-radius",
             Self::Progressed => "progressed",
             Self::Exited => "exited",
             Self::Identity => "identity",
@@ -130,6 +142,8 @@ pub enum Report {
     StallDetected(Snapshot, Option<RuleRef>),
     /// A reported stall is over.
     StallEnded(Snapshot, Ended),
+    /// Enforcement has been switched off; why.
+    Degraded(&'static str),
     /// A step of a kill.
     Kill(Snapshot, RuleRef, KillReport),
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use globset::GlobMatcher;
 
-use super::model::{Facts, Sighting, Stream};
+use super::{
+    model::{Facts, Sighting, Stream},
+    pace::{Limits, Pace},
+};
 
 /// A shell glob over a whole text, where `*` also matches `/`.
 #[derive(Clone, Debug)]
@@ -142,6 +145,8 @@ pub struct Rule {
     pub grace: Duration,
     /// Whether it may act.
     pub mode: Mode,
+    /// How fast and how far.
+    pub pace: Pace,
     /// Whether it may also end a process that is stuck on its stderr.
     pub allow_stderr_kill: bool,
 }
@@ -180,6 +185,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Who is never signalled.
     pub protect: Protect,
+    /// What all rules together may do.
+    pub limits: Limits,
     /// The age from which any stall is reported.
     pub report_after: Duration,
 }

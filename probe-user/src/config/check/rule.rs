@@ -19,6 +19,7 @@ use crate::{
     },
     core::{
         model::Stream,
+        pace::Pace,
         rule::{Action, Glob, Match, Mode, Rule},
     },
 };
@@ -91,6 +92,7 @@ impl<'a> Check<'a> {
             action: action?,
             grace: grace?,
             mode: mode?,
+            pace: Pace::default(),
             allow_stderr_kill: raw.allow_stderr_kill,
         })
     }

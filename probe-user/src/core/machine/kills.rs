@@ -1,6 +1,6 @@
 //! The kill protocol's way through the machine: see [`crate::core::kill`] for its steps.
 
-use super::{Effect, LEFT, Machine, Opened, Sent};
+use super::{Effect, Fate, LEFT, Machine, Opened, Sent};
 use crate::core::{
     kill::{CONFIRM_WITHIN, KillId, Step},
     model::{Mono, Stall},
@@ -161,7 +161,7 @@ impl Machine {
             && let Some(case) = self.cases.get_mut(&kill.stall.id)
         {
             // Should the same stall be seen again after all, it is judged again.
-            case.decided = false;
+            case.fate = Fate::Open;
         }
         self.finish(id, KillReport::Skipped(reason, detail), now);
     }

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::*;
 use crate::core::{
     model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall},
+    pace::{Limits, Pace},
     report::KillReport,
     rule::{Action, Glob, Match, Mode, Protect, Rule},
 };
@@ -34,6 +35,7 @@ pub(super) fn rule() -> Rule {
         action: Action::Kill,
         grace: seconds(1.0),
         mode: Mode::Enforce,
+        pace: Pace::default(),
         allow_stderr_kill: false,
     }
 }
@@ -41,6 +43,7 @@ pub(super) fn rule() -> Rule {
 pub(super) fn policy(rules: Vec<Rule>) -> Policy {
     Policy {
         rules,
+        limits: Limits::default(),
         protect: Protect::default(),
         report_after: seconds(1.0),
     }
@@ -396,6 +399,7 @@ impl World {
                     rule.as_ref().map_or("-", |r| &r.name)
                 )
             }
+            Report::Degraded(_) => "degraded".to_owned(),
             Report::StallEnded(s, why) => format!("ended {} {}", s.stall.last.writer.tid, why.as_str()),
             Report::Kill(s, _, step) => {
                 let step = match step {

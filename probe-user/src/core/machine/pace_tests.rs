@@ -1,0 +1,272 @@
+//! How fast and how far rules go, in simulated time.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::{
+    world::{Happening, World, assert_trace, at, policy, rule, seconds},
+    *,
+};
+use crate::core::{
+    pace::{Cooldown, GroupBy, Limits, Pace, Rate},
+    rule::{Mode, Rule},
+};
+
+fn rate(count: usize, per: f64) -> Rate {
+    Rate {
+        count,
+        per: seconds(per),
+    }
+}
+
+fn paced(pace: Pace) -> Rule {
+    Rule { pace, ..rule() }
+}
+
+fn world(rule: Rule) -> World {
+    World::new(Settings {
+        policy: policy(vec![rule]),
+        ..Settings::default()
+    })
+}
+
+/// `count` writers from pid 100 on, each blocking a tenth of a second after the one before.
+fn crowd(world: &mut World, count: u32) {
+    for pid in 100..100 + count {
+        world.spawn(pid, "ffmpeg");
+        world.run(seconds(0.1));
+        world.happen(pid, Happening::Block);
+    }
+}
+
+fn signalled(world: &World) -> Vec<u32> {
+    world.signals.iter().map(|(_, writer, _)| writer.tid).collect()
+}
+
+fn said(world: &World, what: &str) -> usize {
+    world
+        .trace()
+        .iter()
+        .filter(|(_, text)| text.starts_with(what))
+        .count()
+}
+
+#[test]
+fn a_pile_is_worked_off_from_the_oldest_and_its_youngest_are_left() {
+    let mut world = world(paced(Pace {
+        pile_up: 4,
+        leave: 2,
+        ..Pace::default()
+    }));
+    crowd(&mut world, 3);
+    world.run(seconds(60.0));
+    assert!(signalled(&world).is_empty());
+    for pid in [200, 201, 202] {
+        world.spawn(pid, "ffmpeg");
+        world.happen(pid, Happening::Block);
+        world.run(seconds(0.1));
+    }
+    world.run(seconds(60.0));
+    // The fourth makes a pile of four, of which two go; the sixth makes another.
+    assert_eq!(signalled(&world), [100, 101, 102, 200]);
+}
+
+#[test]
+fn piles_are_counted_by_group() {
+    let mut world = world(paced(Pace {
+        pile_up: 3,
+        group_by: GroupBy::User,
+        ..Pace::default()
+    }));
+    crowd(&mut world, 6);
+    for pid in [100, 102] {
+        world.tasks.get_mut(&pid).unwrap().uid = 1;
+    }
+    world.run(seconds(60.0));
+    // The third makes a pile of three; the one that comes after it is alone.
+    assert_eq!(signalled(&world), [101, 103, 104]);
+}
+
+#[test]
+fn an_incident_is_drained_at_the_budgets_rate_and_said_once() {
+    let mut world = world(paced(Pace {
+        budget: Some(rate(100, 1.0)),
+        ..Pace::default()
+    }));
+    for pid in 100..634 {
+        world.spawn(pid, "ffmpeg");
+        world.happen(pid, Happening::Block);
+    }
+    world.run(seconds(60.0));
+    let times: Vec<_> = world
+        .signals
+        .iter()
+        .map(|(when, ..)| when.since(at(seconds(0.0))).as_secs())
+        .collect();
+    let per_second: Vec<_> = (3..9)
+        .map(|s| times.iter().filter(|t| **t == s).count())
+        .collect();
+    assert_eq!(per_second, [100, 100, 100, 100, 100, 34]);
+    assert_eq!(signalled(&world), (100..634).collect::<Vec<_>>());
+    assert_eq!(said(&world, "skipped budget"), 434);
+}
+
+#[test]
+fn the_budget_of_all_rules_holds_for_each() {
+    let limits = Limits {
+        budget: Some(rate(1, 10.0)),
+        ..Limits::default()
+    };
+    let policy = Policy {
+        limits,
+        ..policy(vec![rule()])
+    };
+    let mut world = World::new(Settings {
+        policy,
+        ..Settings::default()
+    });
+    crowd(&mut world, 3);
+    world.run(seconds(60.0));
+    let times: Vec<_> = world.signals.iter().map(|(when, ..)| *when).collect();
+    let first = times[0];
+    assert_eq!(
+        times,
+        [first, first.after(seconds(10.0)), first.after(seconds(20.0))]
+    );
+}
+
+#[test]
+fn a_respawn_loop_cools_down_and_is_taken_up_again() {
+    let cooldown = Cooldown {
+        per: GroupBy::Parent,
+        after: rate(2, 60.0),
+        lasts: seconds(100.0),
+    };
+    let mut world = world(paced(Pace {
+        cooldown: Some(cooldown),
+        ..Pace::default()
+    }));
+    // What is ended comes back at once, under the same parent.
+    for pid in 100..110 {
+        world.spawn(pid, "ffmpeg");
+        world.happen(pid, Happening::Block);
+        world.run(seconds(4.0));
+    }
+    assert_eq!(signalled(&world), [100, 101]);
+    assert_eq!(said(&world, "skipped cooldown"), 8);
+    world.run(seconds(100.0));
+    assert_eq!(
+        signalled(&world),
+        [100, 101, 102, 103],
+        "two more, then it stops again"
+    );
+}
+
+#[test]
+fn rules_that_hit_too_many_different_programs_are_stopped_and_armed_again_in_time() {
+    let mut world = world(Rule {
+        matches: crate::core::rule::Match::default(),
+        ..rule()
+    });
+    for (pid, comm) in [(100, "a"), (101, "b"), (102, "c"), (103, "d"), (104, "a")] {
+        world.spawn(pid, comm);
+        world.run(seconds(0.1));
+        world.happen(pid, Happening::Block);
+    }
+    world.run(seconds(60.0));
+    assert_eq!(signalled(&world), [100, 101, 102]);
+    assert_eq!(
+        (said(&world, "degraded"), said(&world, "skipped blast-radius")),
+        (1, 2)
+    );
+    world.run(seconds(600.0));
+    assert_eq!(signalled(&world), [100, 101, 102, 103, 104]);
+}
+
+#[test]
+fn a_starved_host_holds_a_rule_until_it_has_recovered() {
+    let mut world = world(paced(Pace {
+        unless_cpu_pressure_over: Some(0.6),
+        ..Pace::default()
+    }));
+    world.machine.handle_pressure(Some(0.7));
+    crowd(&mut world, 1);
+    world.run(seconds(30.0));
+    assert_eq!(
+        (signalled(&world).len(), said(&world, "skipped pressure")),
+        (0, 1)
+    );
+    world.machine.handle_pressure(Some(0.5));
+    world.run(seconds(6.0));
+    assert_eq!(signalled(&world), [100]);
+}
+
+#[test]
+fn dry_run_keeps_the_pace_that_enforcing_would() {
+    let pace = Pace {
+        pile_up: 2,
+        leave: 1,
+        budget: Some(rate(1, 10.0)),
+        ..Pace::default()
+    };
+    let mut world = world(Rule {
+        mode: Mode::DryRun,
+        ..paced(pace)
+    });
+    crowd(&mut world, 3);
+    world.run(seconds(60.0));
+    assert!(signalled(&world).is_empty());
+    assert_trace(
+        &world,
+        &[
+            (1.1, "detected 100 test"),
+            (1.2, "detected 101 test"),
+            (1.3, "detected 102 test"),
+            (3.2, "skipped dry-run 100"),
+            (3.3, "skipped budget 101"),
+            (13.2, "skipped dry-run 101"),
+        ],
+    );
+}
+
+#[test]
+fn progress_while_waiting_saves_a_writer() {
+    let mut world = world(paced(Pace {
+        budget: Some(rate(1, 10.0)),
+        ..Pace::default()
+    }));
+    crowd(&mut world, 2);
+    world.run(seconds(8.0));
+    world.happen(101, Happening::Drain);
+    world.run(seconds(3.0));
+    assert_eq!(signalled(&world), [100]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn no_window_sees_more_kills_than_its_budget_and_everyone_stuck_is_reached(
+        blocks in prop::collection::vec(0_u64..2000, 1..40),
+        count in 1_usize..6,
+        per in 1_u64..20,
+    ) {
+        let per = Duration::from_secs(per);
+        let mut world = world(paced(Pace { budget: Some(Rate { count, per }), ..Pace::default() }));
+        for (pid, wait) in (100..).zip(&blocks) {
+            world.spawn(pid, "ffmpeg");
+            world.run(Duration::from_millis(*wait));
+            world.happen(pid, Happening::Block);
+        }
+        world.run(per * 50 + seconds(10.0));
+        let times: Vec<_> = world.signals.iter().map(|(when, ..)| *when).collect();
+        for start in &times {
+            let within = times.iter().filter(|t| **t >= *start && t.since(*start) < per).count();
+            prop_assert!(within <= count);
+        }
+        let reached: BTreeSet<_> = signalled(&world).into_iter().collect();
+        prop_assert_eq!(reached.len(), blocks.len());
+        prop_assert_eq!(world.signals.len(), blocks.len(), "each of them once");
+    }
+}
