@@ -3,6 +3,7 @@
 //!
 //! It decides nothing. `run` and `watch` are this loop with and without rules.
 
+pub mod hook;
 pub mod journal;
 pub mod printer;
 
@@ -15,19 +16,21 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use self::{journal::Journal, printer::Printer};
+use self::{hook::Hooks, journal::Journal, printer::Printer};
 use crate::{
     clock,
     core::{
         kill::KillId,
         machine::{Effect, Machine, Opened, Sent, Settings},
         model::{ChannelKind, Facts, Mono, Process},
-        report::{Report, Signal},
+        report::{Report, Signal, Snapshot},
+        rule::Hook,
     },
     enforce::Handle,
-    event::{Event, HistogramView, Stamp},
+    event::{Event, HistogramView, StallView, Stamp},
     probe::{
         kernel::{Kernel, Notes},
+        pressure,
         process::{Reader, start_ticks},
     },
 };
@@ -89,6 +92,8 @@ pub struct Agent {
     reader: Reader,
     handles: BTreeMap<KillId, Watched>,
     exits: JoinSet<KillId>,
+    hooks: Hooks,
+    hooked: JoinSet<(KillId, String)>,
     outputs: Outputs,
     notes_lost: u64,
 }
@@ -111,6 +116,7 @@ enum Wake {
     Deadline,
     Notes,
     Exit(Option<KillId>),
+    Hooked(Option<(KillId, String)>),
     Log,
     Stop,
 }
@@ -126,6 +132,8 @@ impl Agent {
             reader: Reader::default(),
             handles: BTreeMap::new(),
             exits: JoinSet::new(),
+            hooks: Hooks::default(),
+            hooked: JoinSet::new(),
             outputs,
             notes_lost: 0,
         }
@@ -160,6 +168,7 @@ impl Agent {
                 _ = interrupted.recv() => Wake::Stop,
                 _ = terminated.recv() => Wake::Stop,
                 Some(exit) = self.exits.join_next() => Wake::Exit(exit.ok()),
+                Some(hooked) = self.hooked.join_next() => Wake::Hooked(hooked.ok()),
                 ready = notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
                 () = deadline => Wake::Deadline,
                 ready = log_ready(&mut log) => { ready?; Wake::Log }
@@ -168,7 +177,8 @@ impl Agent {
                 Wake::Deadline => self.machine.handle_deadline(clock::now()),
                 Wake::Notes => self.take_notes(notes.get_mut())?,
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
-                Wake::Exit(None) | Wake::Log => {}
+                Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
+                Wake::Exit(None) | Wake::Hooked(None) | Wake::Log => {}
                 Wake::Stop => break,
             }
             self.perform()?;
@@ -200,6 +210,7 @@ impl Agent {
                     self.machine.handle_facts(writer, facts, clock::now());
                 }
                 Effect::Open(id, process) => self.open(id, process),
+                Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),
                 Effect::Report(report) => self.report(&report)?,
                 Effect::Commit => {
                     self.outputs.commit()?;
@@ -213,6 +224,7 @@ impl Agent {
     }
 
     fn look(&mut self) -> Result<()> {
+        self.machine.handle_pressure(pressure::cpu());
         let (mut look, _) = self.kernel.look()?;
         look.sightings
             .retain(|sighting| self.channels.contains(&sighting.channel.kind));
@@ -261,6 +273,13 @@ impl Agent {
             Err(why) => why,
         };
         self.machine.handle_opened(id, opened, clock::now());
+    }
+
+    fn hook(&mut self, id: KillId, hook: Hook, snapshot: &Snapshot) {
+        let view = StallView::new(&snapshot.stall, snapshot.at, clock::wall());
+        let input = serde_json::to_vec(&view).unwrap_or_default();
+        let run = self.hooks.clone().run(hook, input);
+        self.hooked.spawn(async move { (id, run.await) });
     }
 
     fn signal(&mut self, id: KillId, signal: Signal) {

@@ -185,6 +185,7 @@ dir = "/var/lib/pipestall"
                     grace: Duration::from_secs(10),
                     mode: Mode::DryRun,
                     pace: crate::core::pace::Pace::default(),
+                    pre_kill: None,
                     allow_stderr_kill: false,
                 }],
                 protect: Protect {
@@ -233,6 +234,7 @@ dir = "/var/lib/pipestall"
                 grace: Duration::from_secs(10),
                 mode: Mode::DryRun,
                 pace: crate::core::pace::Pace::default(),
+                pre_kill: None,
                 allow_stderr_kill: false,
             }
         );

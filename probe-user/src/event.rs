@@ -270,7 +270,13 @@ impl Stamp {
 fn kill(step: &KillReport) -> (&'static str, What) {
     let nothing = What::default();
     match step {
-        KillReport::Planned => ("kill.planned", nothing),
+        KillReport::Planned(hooked) => (
+            "kill.planned",
+            What {
+                detail: hooked.clone(),
+                ..nothing
+            },
+        ),
         KillReport::Sent(signal) => (
             "kill.sent",
             What {

@@ -9,4 +9,5 @@ pub mod fallback;
 
 pub mod kernel;
 pub mod layout;
+pub mod pressure;
 pub mod process;

@@ -1,9 +1,9 @@
 //! The kill protocol as a state machine: one instance for each process that is to be ended.
 //!
 //! ```text
-//! Opening ──► Opened ──► Committing ──► Terminating ──► Killing ──► (exit)
-//!  pidfd,      fresh       record         SIGTERM,       SIGKILL
-//!  identity    look        on disk        grace
+//! Opening ──► [Hooking] ──► Opened ──► Committing ──► Terminating ──► Killing ──► (exit)
+//!  pidfd,      the rule's    fresh       record         SIGTERM,       SIGKILL
+//!  identity    own program   look        on disk        grace
 //! ```
 //! Any doubt on the way ends it. It keeps no clock and sends no signal; `machine`
 //! moves it on.
@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::{
     model::{Mono, Process, Stall},
     report::{RuleRef, Signal},
+    rule::Hook,
 };
 
 /// How long after SIGKILL an exit is awaited.
@@ -27,6 +28,8 @@ pub struct KillId(pub u64);
 pub enum Step {
     /// A handle on the process is being opened.
     Opening,
+    /// The rule's own program runs.
+    Hooking,
     /// The handle is open; a look from after that moment must confirm the stall.
     Opened,
     /// Confirmed; the record must reach the disk.
@@ -52,6 +55,10 @@ pub struct Kill {
     pub rule: RuleRef,
     /// Its grace.
     pub grace: Duration,
+    /// What it runs before the first signal.
+    pub pre_kill: Option<Hook>,
+    /// What came of that.
+    pub hooked: Option<String>,
     /// When the rule's condition was met.
     pub crossed: Mono,
     /// How far it has come.
@@ -74,7 +81,7 @@ impl Kill {
     pub const fn deadline(&self) -> Option<Mono> {
         match self.step {
             Step::Terminating { until } | Step::Killing { until } => Some(until),
-            Step::Opening | Step::Opened | Step::Committing => None,
+            Step::Opening | Step::Hooking | Step::Opened | Step::Committing => None,
         }
     }
 }

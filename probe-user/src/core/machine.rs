@@ -25,7 +25,7 @@ use super::{
     pace::Pacer,
     policy::Verdict,
     report::{Report, RuleRef, Signal, Skipped, Snapshot},
-    rule::Policy,
+    rule::{Hook, Policy},
     tracker::{Ended, MISSING_FOR, Tracker},
 };
 
@@ -50,6 +50,8 @@ pub enum Effect {
     Identify(WriterId),
     /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
     Open(KillId, Process),
+    /// Run a rule's own program on what was just seen; answer with [`Machine::handle_hooked`].
+    Hook(KillId, Hook, Box<Snapshot>),
     /// Say something.
     Report(Box<Report>),
     /// Make everything reported so far durable; answer with [`Machine::handle_committed`].

@@ -116,8 +116,9 @@ impl Skipped {
 /// What came of a kill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KillReport {
-    /// Everything is checked; this is on disk before the first signal.
-    Planned,
+    /// Everything is checked; this is on disk before the first signal. With it, what came
+    /// of the rule's own program, if it has one.
+    Planned(Option<String>),
     /// A signal has been sent.
     Sent(Signal),
     /// The process has exited.

@@ -130,6 +130,15 @@ impl Mode {
     }
 }
 
+/// A program that is run before a process is ended, for a stack or a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program and its arguments; the stall goes to its standard input as JSON.
+    pub command: Vec<String>,
+    /// When it is ended.
+    pub timeout: Duration,
+}
+
 /// A rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -147,6 +156,8 @@ pub struct Rule {
     pub mode: Mode,
     /// How fast and how far.
     pub pace: Pace,
+    /// What to run before the first signal.
+    pub pre_kill: Option<Hook>,
     /// Whether it may also end a process that is stuck on its stderr.
     pub allow_stderr_kill: bool,
 }

@@ -93,6 +93,7 @@ impl<'a> Check<'a> {
             grace: grace?,
             mode: mode?,
             pace: Pace::default(),
+            pre_kill: None,
             allow_stderr_kill: raw.allow_stderr_kill,
         })
     }

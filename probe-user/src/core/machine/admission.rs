@@ -109,7 +109,7 @@ impl Machine {
             return;
         }
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
-        let (grace, crossed) = (rule.grace, rule.crossing(&stall));
+        let (grace, crossed, pre_kill) = (rule.grace, rule.crossing(&stall), rule.pre_kill.clone());
         match (admission, mode) {
             (
                 Admission::Hold {
@@ -141,6 +141,8 @@ impl Machine {
                     stall,
                     rule: reference,
                     grace,
+                    pre_kill,
+                    hooked: None,
                     crossed,
                     step: Step::Opening,
                     first_signal: None,

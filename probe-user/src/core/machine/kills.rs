@@ -14,11 +14,19 @@ impl Machine {
     pub fn handle_opened(&mut self, id: KillId, opened: Opened, now: Mono) {
         match opened {
             Opened::Ready => {
-                if let Some(kill) = self.kills.get_mut(&id) {
-                    kill.step = Step::Opened;
+                let Some(kill) = self.kills.get_mut(&id) else {
+                    return;
+                };
+                if let Some(hook) = &kill.pre_kill {
+                    kill.step = Step::Hooking;
+                    let snapshot = Box::new(Snapshot {
+                        stall: kill.stall.clone(),
+                        at: now,
+                    });
+                    self.effects.push_back(Effect::Hook(id, hook.clone(), snapshot));
+                } else {
+                    self.confirm(id);
                 }
-                // One look confirms all that are opened by then.
-                self.queue_look();
             }
             Opened::Exited => self.skip(id, Skipped::Exited, None, now),
             Opened::OtherProcess => self.skip(id, Skipped::Identity, None, now),
@@ -31,6 +39,22 @@ impl Machine {
                 );
             }
         }
+    }
+
+    /// Takes in what came of [`Effect::Hook`], in words: it changes nothing but the record.
+    pub fn handle_hooked(&mut self, id: KillId, outcome: String) {
+        if let Some(kill) = self.kills.get_mut(&id) {
+            kill.hooked = Some(outcome);
+            self.confirm(id);
+        }
+    }
+
+    /// One look confirms all that wait for it by then.
+    fn confirm(&mut self, id: KillId) {
+        if let Some(kill) = self.kills.get_mut(&id) {
+            kill.step = Step::Opened;
+        }
+        self.queue_look();
     }
 
     /// Everything reported so far is on disk.
@@ -96,7 +120,8 @@ impl Machine {
                 (Step::Opened, Some(stall)) if stall.missing.is_none() => {
                     kill.stall = stall.clone();
                     kill.step = Step::Committing;
-                    self.report_kill(id, KillReport::Planned, now);
+                    let hooked = kill.hooked.clone();
+                    self.report_kill(id, KillReport::Planned(hooked), now);
                     planned = true;
                 }
                 (Step::Opened, _) => self.skip(id, Skipped::Progressed, Some(LEFT), now),
@@ -115,7 +140,14 @@ impl Machine {
                         self.after_grace(id, now);
                     }
                 },
-                (Step::Opening | Step::Committing | Step::Terminating { .. } | Step::Killing { .. }, _) => {}
+                (
+                    Step::Opening
+                    | Step::Hooking
+                    | Step::Committing
+                    | Step::Terminating { .. }
+                    | Step::Killing { .. },
+                    _,
+                ) => {}
             }
         }
         if planned {

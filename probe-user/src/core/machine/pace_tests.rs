@@ -9,8 +9,9 @@ use super::{
     *,
 };
 use crate::core::{
+    model::Stream,
     pace::{Cooldown, GroupBy, Limits, Pace, Rate},
-    rule::{Mode, Rule},
+    rule::{Hook, Match, Mode, Rule},
 };
 
 fn rate(count: usize, per: f64) -> Rate {
@@ -166,7 +167,7 @@ fn a_respawn_loop_cools_down_and_is_taken_up_again() {
 #[test]
 fn rules_that_hit_too_many_different_programs_are_stopped_and_armed_again_in_time() {
     let mut world = world(Rule {
-        matches: crate::core::rule::Match::default(),
+        matches: Match::default(),
         ..rule()
     });
     for (pid, comm) in [(100, "a"), (101, "b"), (102, "c"), (103, "d"), (104, "a")] {
@@ -241,6 +242,52 @@ fn progress_while_waiting_saves_a_writer() {
     world.happen(101, Happening::Drain);
     world.run(seconds(3.0));
     assert_eq!(signalled(&world), [100]);
+}
+
+#[test]
+fn a_hook_runs_before_the_fresh_look_and_holds_up_nobody_else() {
+    let hook = Hook {
+        command: vec!["true".into()],
+        timeout: seconds(5.0),
+    };
+    let rules = vec![
+        Rule {
+            name: "hooked".into(),
+            pre_kill: Some(hook),
+            matches: stream(Stream::Stderr),
+            allow_stderr_kill: true,
+            ..rule()
+        },
+        rule(),
+    ];
+    let mut world = World::new(Settings {
+        policy: policy(rules),
+        ..Settings::default()
+    });
+    for pid in [100, 101, 102] {
+        world.spawn(pid, "ffmpeg");
+        world.happen(pid, Happening::Block);
+    }
+    for pid in [100, 101] {
+        world.tasks.get_mut(&pid).unwrap().stream = Stream::Stderr;
+    }
+    world.run(seconds(4.0));
+    assert_eq!((signalled(&world), world.hooks.len()), (vec![102], 2));
+    // One of the two moves while its hook runs.
+    world.happen(101, Happening::Drain);
+    for id in std::mem::take(&mut world.hooks) {
+        world.machine.handle_hooked(id, "pre_kill: done".into());
+    }
+    world.run(seconds(0.1));
+    assert_eq!(signalled(&world), [102, 100]);
+    assert_eq!(said(&world, "skipped progressed 101"), 1);
+}
+
+fn stream(stream: Stream) -> Match {
+    Match {
+        stream: Some(stream),
+        ..Match::default()
+    }
 }
 
 proptest! {

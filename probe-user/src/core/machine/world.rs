@@ -36,6 +36,7 @@ pub(super) fn rule() -> Rule {
         grace: seconds(1.0),
         mode: Mode::Enforce,
         pace: Pace::default(),
+        pre_kill: None,
         allow_stderr_kill: false,
     }
 }
@@ -105,6 +106,8 @@ pub(super) struct World {
     pub(super) reports: Vec<(Mono, Report)>,
     pub(super) signals: Vec<(Mono, WriterId, Signal)>,
     pub(super) commits: usize,
+    /// Programs that are running.
+    pub(super) hooks: Vec<KillId>,
     pub(super) looks: usize,
     /// Performed between the verdict and the opening of a handle.
     pub(super) before_open: Option<(u32, Happening)>,
@@ -122,6 +125,7 @@ impl World {
             reports: Vec::new(),
             signals: Vec::new(),
             commits: 0,
+            hooks: Vec::new(),
             looks: 0,
             before_open: None,
             before_signal: None,
@@ -281,6 +285,7 @@ impl World {
                     };
                     self.machine.handle_opened(id, opened, now);
                 }
+                Effect::Hook(id, ..) => self.hooks.push(id),
                 Effect::Report(report) => self.reports.push((now, *report)),
                 Effect::Commit => {
                     self.commits += 1;
@@ -403,7 +408,7 @@ impl World {
             Report::StallEnded(s, why) => format!("ended {} {}", s.stall.last.writer.tid, why.as_str()),
             Report::Kill(s, _, step) => {
                 let step = match step {
-                    KillReport::Planned => "planned".to_owned(),
+                    KillReport::Planned(_) => "planned".to_owned(),
                     KillReport::Sent(signal) => format!("sent {}", signal.as_str()),
                     KillReport::Confirmed { .. } => "confirmed".to_owned(),
                     KillReport::Failed(_) => "failed".to_owned(),
