@@ -3,6 +3,7 @@
 //! All that a configuration promises is checked here, over all files at once. It
 //! does no I/O and must not know how TOML is written.
 
+mod pace;
 mod rule;
 mod value;
 
@@ -42,6 +43,10 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
     let state = state
         .and_then(|(table, raw)| check.state(&table, raw))
         .unwrap_or_default();
+    let limits = check.only(files, "limits", |raw| raw.limits.as_ref());
+    let limits = limits.map_or_else(crate::core::pace::Limits::default, |(table, raw)| {
+        check.limits(&table, raw)
+    });
     let mut rules = Vec::new();
     for file in files {
         for (i, rule) in file.raw.rule.iter().enumerate() {
@@ -57,7 +62,7 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         return Err(check.problems);
     }
     let policy = Policy {
-        limits: crate::core::pace::Limits::default(),
+        limits,
         rules,
         protect,
         report_after: observe.report_after,
@@ -95,6 +100,15 @@ impl<'a> Table<'a> {
     /// The place of a value in the table.
     fn value<T>(&self, name: &str, value: &Spanned<T>) -> Place<'a> {
         self.source.place(format!("{}.{name}", self.key), value.span())
+    }
+
+    /// A table within the table.
+    fn inner<T>(&self, name: &str, value: &Spanned<T>) -> Table<'a> {
+        Table {
+            source: self.source,
+            key: format!("{}.{name}", self.key),
+            span: value.span(),
+        }
     }
 
     /// The place to speak of a value that is not there: the table's header.

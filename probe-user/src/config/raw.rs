@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) rule: Vec<Spanned<RawRule>>,
     pub(super) protect: Option<Spanned<RawProtect>>,
     pub(super) state: Option<Spanned<RawState>>,
+    pub(super) limits: Option<Spanned<RawLimits>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +53,45 @@ pub(super) struct RawRule {
     pub(super) mode: Option<Text>,
     #[serde(default)]
     pub(super) allow_stderr_kill: bool,
+    pub(super) pile_up: Option<Spanned<u32>>,
+    pub(super) group_by: Option<Text>,
+    pub(super) leave: Option<Spanned<u32>>,
+    pub(super) budget: Option<Spanned<RawBudget>>,
+    pub(super) cooldown: Option<Spanned<RawCooldown>>,
+    pub(super) unless_cpu_pressure_over: Option<Text>,
+    pub(super) pre_kill: Option<Spanned<Vec<Text>>>,
+    pub(super) pre_kill_timeout: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawBudget {
+    pub(super) kills: Option<Spanned<u32>>,
+    pub(super) per: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawCooldown {
+    pub(super) per: Option<Text>,
+    pub(super) after: Option<Spanned<u32>>,
+    pub(super) within: Option<Text>,
+    #[serde(rename = "for")]
+    pub(super) lasts: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawLimits {
+    pub(super) budget: Option<Spanned<RawBudget>>,
+    pub(super) max_distinct: Option<Spanned<RawDistinct>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawDistinct {
+    pub(super) exes: Option<Spanned<u32>>,
+    pub(super) per: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,7 +230,7 @@ mod tests {
             ("[rules]", "1:2: rules: unknown key; did you mean `rule`?"),
             (
                 "[webhook]",
-                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`",
+                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`",
             ),
             (
                 "[state]\n'a`b' = 1",

@@ -19,7 +19,6 @@ use crate::{
     },
     core::{
         model::Stream,
-        pace::Pace,
         rule::{Action, Glob, Match, Mode, Rule},
     },
 };
@@ -85,6 +84,8 @@ impl<'a> Check<'a> {
                 action.as_str()
             )));
         }
+        let pace = self.pace(table, raw);
+        let pre_kill = self.pre_kill(table, raw);
         Some(Rule {
             name: name?,
             matches: matches?,
@@ -92,8 +93,8 @@ impl<'a> Check<'a> {
             action: action?,
             grace: grace?,
             mode: mode?,
-            pace: Pace::default(),
-            pre_kill: None,
+            pace: pace?,
+            pre_kill: pre_kill?,
             allow_stderr_kill: raw.allow_stderr_kill,
         })
     }
