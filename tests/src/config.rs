@@ -12,6 +12,7 @@ use crate::scratch::Scratch;
 pub struct Config {
     observed: String,
     rule: Rule,
+    limits: String,
     protect: String,
     report_after: String,
     state: PathBuf,
@@ -27,6 +28,7 @@ struct Rule {
     grace: String,
     mode: Option<String>,
     more: String,
+    pace: String,
 }
 
 impl Config {
@@ -51,7 +53,9 @@ impl Config {
                 grace: "5s".to_owned(),
                 mode: None,
                 more: String::new(),
+                pace: String::new(),
             },
+            limits: String::new(),
             protect: String::new(),
             report_after: "1s".to_owned(),
             state: state.to_owned(),
@@ -110,6 +114,20 @@ impl Config {
         self
     }
 
+    /// Sets further lines of the rule, as in `pile_up = 3`.
+    #[must_use]
+    pub fn paced(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.rule.pace);
+        self
+    }
+
+    /// Sets the lines of `[limits]`.
+    #[must_use]
+    pub fn limited(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.limits);
+        self
+    }
+
     /// Sets the lines of `[protect]`.
     #[must_use]
     pub fn protecting(mut self, lines: &str) -> Self {
@@ -133,6 +151,7 @@ impl Config {
         let Self {
             observed,
             rule,
+            limits,
             protect,
             report_after,
             state,
@@ -145,6 +164,7 @@ impl Config {
             grace,
             mode,
             more,
+            pace,
         } = rule;
         let mut toml = format!(
             "[observe]\n\
@@ -164,7 +184,7 @@ impl Config {
         }
         let _ = write!(
             toml,
-            "\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n",
+            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n",
             state.display().to_string()
         );
         toml

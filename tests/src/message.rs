@@ -75,6 +75,8 @@ pub struct Event {
     pub rule: Option<String>,
     /// Why, for `kill.skipped`, `kill.failed` and `stall.ended`.
     pub reason: Option<String>,
+    /// More of it, for people.
+    pub detail: Option<String>,
     /// The signal of `kill.sent`.
     pub signal: Option<String>,
     /// How long a kill took, for `kill.confirmed`.
