@@ -37,6 +37,8 @@ macro_rules! with_fields {
             TASK_COMM = "task_struct" ["comm"] required;
             TASK_FILES = "task_struct" ["files"] required;
             TASK_START = "task_struct" ["start_boottime"] required;
+            // Counts up with each exec; 64 bits wide since 5.7.
+            TASK_EXEC_ID = "task_struct" ["self_exec_id"] required;
             TASK_CRED = "task_struct" ["real_cred"] required;
             TASK_PARENT = "task_struct" ["real_parent"] required;
             // Only with CONFIG_SCHED_INFO; without it ages are "at least since".
@@ -67,6 +69,7 @@ macro_rules! with_fields {
             BUF_SIZE = "pipe_buffer" [""] required;
             // include/linux/net.h, include/net/sock.h
             SOCKET_SK = "socket" ["sk"] required;
+            SK_TYPE = "sock" ["sk_type"] required;
             SK_FAMILY = "sock" ["__sk_common.skc_family"] required;
             SK_RECEIVE_QUEUE = "sock" ["sk_receive_queue.next"] required;
             SK_WMEM = "sock" ["sk_wmem_alloc"] required;
@@ -80,6 +83,7 @@ macro_rules! with_fields {
             REGS_ARG0 = "pt_regs" ["di", "regs"] required;
             REGS_ARG1 = "pt_regs" ["si", "regs+8"] required;
             REGS_ARG2 = "pt_regs" ["dx", "regs+16"] required;
+            REGS_ARG4 = "pt_regs" ["r8", "regs+32"] required;
             // x86-64 only: -ENOSYS for as long as the call has not returned.
             REGS_RESULT = "pt_regs" ["ax"] optional;
             // kernel/bpf/bpf_iter.c

@@ -35,5 +35,8 @@ pub const MAX_TRACKED: u32 = 32_768;
 /// Address family of `AF_UNIX` sockets (include/linux/socket.h).
 pub const AF_UNIX: u16 = 1;
 
+/// Type of datagram sockets (include/linux/net.h).
+pub const SOCK_DGRAM: u16 = 2;
+
 /// `s_magic` of the file system that anonymous pipes live on (include/uapi/linux/magic.h).
 pub const PIPEFS_MAGIC: u64 = 0x5049_5045;

@@ -118,8 +118,13 @@ pub struct Writer {
     pub syscall: u8,
     /// Which of the process's first three descriptors lead to the same channel: `STREAM_*`.
     pub streams: u8,
+    /// Not 0 where the channel itself shows that nothing was taken since the writer went to
+    /// sleep: see the scanner.
+    pub untouched: u8,
+    /// How often the process has called `exec`.
+    pub exec: u32,
     /// Keeps the size a multiple of 8.
-    pub reserved: u8,
+    pub reserved: u32,
     /// The group leader's command.
     pub comm: [u8; COMM_LEN],
     /// The thread's own name.
@@ -145,9 +150,9 @@ pub struct Note {
 }
 
 const _: () = assert!(size_of::<ScanHeader>() == 32);
-const _: () = assert!(size_of::<Writer>() == 136);
+const _: () = assert!(size_of::<Writer>() == 144);
 const _: () = assert!(offset_of!(Writer, token) == 56);
-const _: () = assert!(offset_of!(Writer, comm) == 104);
+const _: () = assert!(offset_of!(Writer, comm) == 112);
 const _: () = assert!(size_of::<Note>() == 32);
 
 /// Why bytes are no record.
@@ -237,6 +242,8 @@ impl Writer {
             channel: u8_at(b, offset_of!(Self, channel))?,
             syscall: u8_at(b, offset_of!(Self, syscall))?,
             streams: u8_at(b, offset_of!(Self, streams))?,
+            untouched: u8_at(b, offset_of!(Self, untouched))?,
+            exec: u32_at(b, offset_of!(Self, exec))?,
             reserved: 0,
             comm: array_at(b, offset_of!(Self, comm))?,
             thread: array_at(b, offset_of!(Self, thread))?,
@@ -330,7 +337,7 @@ mod tests {
         assert_eq!(w.start.to_ne_bytes(), [16, 17, 18, 19, 20, 21, 22, 23]);
         assert_eq!(w.channel_kind(), Some(ChannelKind::Unix));
         assert_eq!(w.write_syscall(), Some(WriteSyscall::Write));
-        assert_eq!((w.comm[0], w.thread[15]), (104, 135));
+        assert_eq!((w.comm[0], w.thread[15]), (112, 143));
     }
 
     #[test]

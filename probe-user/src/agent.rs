@@ -29,7 +29,7 @@ use crate::{
     enforce::Handle,
     event::{Event, HistogramView, StallView, Stamp},
     probe::{
-        kernel::{Kernel, Notes},
+        kernel::{Kernel, Losses, Notes},
         pressure,
         process::{Reader, start_ticks},
     },
@@ -95,7 +95,7 @@ pub struct Agent {
     hooks: Hooks,
     hooked: JoinSet<(KillId, String)>,
     outputs: Outputs,
-    notes_lost: u64,
+    lost: Losses,
 }
 
 /// A handle, and the task that waits for its process to exit.
@@ -135,7 +135,7 @@ impl Agent {
             hooks: Hooks::default(),
             hooked: JoinSet::new(),
             outputs,
-            notes_lost: 0,
+            lost: Losses::default(),
         }
     }
 
@@ -174,19 +174,22 @@ impl Agent {
                 ready = log_ready(&mut log) => { ready?; Wake::Log }
             };
             match wake {
-                Wake::Deadline => self.machine.handle_deadline(clock::now()),
                 Wake::Notes => self.take_notes(notes.get_mut())?,
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
-                Wake::Exit(None) | Wake::Hooked(None) | Wake::Log => {}
+                Wake::Exit(None) | Wake::Hooked(None) | Wake::Deadline | Wake::Log => {}
                 Wake::Stop => break,
             }
+            // On every turn: a storm of notes must not hold up what is due.
+            self.machine.handle_deadline(clock::now());
             self.perform()?;
         }
         self.stop()
     }
 
     fn stop(mut self) -> Result<()> {
+        self.machine.handle_stop(clock::now());
+        self.perform()?;
         let stopping = self
             .outputs
             .stamp
@@ -214,7 +217,7 @@ impl Agent {
                 Effect::Report(report) => self.report(&report)?,
                 Effect::Commit => {
                     self.outputs.commit()?;
-                    self.machine.handle_committed(clock::now());
+                    self.machine.handle_committed();
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::Release(id) => drop(self.handles.remove(&id)),
@@ -239,14 +242,29 @@ impl Agent {
             self.machine.handle_exit(id, clock::now());
         }
         self.machine.handle_look(look, clock::now());
-        let lost = self.kernel.notes_lost();
-        if lost > self.notes_lost {
-            // Looks make up for them; only the reason of an end may be coarser.
-            log::warn!(
-                "{} notes were lost: the ring buffer was full",
-                lost - self.notes_lost
-            );
-            self.notes_lost = lost;
+        self.report_losses()
+    }
+
+    /// Says once of each kind that the tracer lost something.
+    fn report_losses(&mut self) -> Result<()> {
+        let lost = self.kernel.lost();
+        let said = std::mem::replace(&mut self.lost, lost);
+        for (before, now, what) in [
+            (
+                said.notes,
+                lost.notes,
+                "notes of the tracer were lost: its ring buffer was full; looks make up for them",
+            ),
+            (
+                said.entries,
+                lost.entries,
+                "more writers are blocked than the tracer can follow; looks alone know the rest",
+            ),
+        ] {
+            if before == 0 && now > 0 {
+                let degraded = self.outputs.stamp.agent("agent.degraded", Some(what.to_owned()));
+                self.outputs.send(&degraded)?;
+            }
         }
         Ok(())
     }
@@ -269,7 +287,7 @@ impl Agent {
                 self.handles.insert(id, Watched { handle, waiter });
                 Opened::Ready
             }
-            Ok(Err(_)) => Opened::Unsupported,
+            Ok(Err(_)) => Opened::Later,
             Err(why) => why,
         };
         self.machine.handle_opened(id, opened, clock::now());

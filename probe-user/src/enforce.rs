@@ -45,13 +45,15 @@ impl Handle {
             .ok_or(Opened::OtherProcess)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
             Errno::SRCH => Opened::Exited,
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => Opened::Later,
             _ => Opened::Unsupported,
         })?;
         let handle = Self { pidfd };
         // Read after the handle is open: if it was someone else by then, it still is.
         match start_ticks(process.tgid) {
             _ if handle.has_exited() => Err(Opened::Exited),
-            None => Err(Opened::Exited),
+            // It is there, as the handle shows, and cannot be read.
+            None => Err(Opened::Later),
             Some(ticks) if ticks == process.start_ticks() => Ok(handle),
             Some(_) => Err(Opened::OtherProcess),
         }

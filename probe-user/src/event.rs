@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     clock,
     core::{
-        model::{Facts, Mono, Stall, Stream, channel_name},
+        model::{Bound, Facts, Mono, Stall, Stream, channel_name},
         report::{KillReport, Report, RuleRef, Snapshot},
     },
 };
@@ -125,7 +125,7 @@ impl StallView {
             syscall: last.syscall.as_str(),
             since: rfc3339(before(now, stall.age(at))),
             age_seconds: clock::seconds(stall.age(at)),
-            age_is_minimum: stall.at_least,
+            age_is_minimum: stall.bound == Bound::AtLeast,
             preexisting: stall.preexisting,
             queued_bytes: last.queued,
         }

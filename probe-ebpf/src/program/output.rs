@@ -1,7 +1,7 @@
 //! Where a sleeping task is writing to, and where the channel's reader stands.
 
 use probe_ebpf::{
-    AF_UNIX, PIPEFS_MAGIC,
+    AF_UNIX, PIPEFS_MAGIC, SOCK_DGRAM,
     record::{ChannelKind, DrainToken, STREAM_STDERR, STREAM_STDIN, STREAM_STDOUT},
 };
 
@@ -31,7 +31,7 @@ pub(crate) enum Skip {
     NotAChannel,
     /// There is room, so it waits for something else or is about to go on.
     NotFull,
-    /// The socket has no peer that could read.
+    /// The socket has no peer that could read, or the message goes elsewhere.
     NoPeer,
     /// Kernel memory changed or went away while it was looked at.
     Fault,
@@ -73,7 +73,7 @@ impl Output {
         let private: u64 = peek(file, &layout::FILE_PRIVATE)?;
         let (kind, object) = match peek::<u16>(inode, &layout::INODE_MODE)? & S_IFMT {
             S_IFIFO => (pipe_kind(inode)?, private),
-            S_IFSOCK => (ChannelKind::Unix, unix_sock(private)?),
+            S_IFSOCK => (ChannelKind::Unix, unix_sock(private, call)?),
             _ => return Err(Skip::NotAChannel),
         };
         let output = Self {
@@ -103,7 +103,7 @@ impl Output {
             // thing to wait for.
             ChannelKind::Unix => {
                 let sndbuf: u32 = peek(self.object, &layout::SK_SNDBUF)?;
-                Ok(self.call.syscall.may_wait_for_input() && self.queued_memory()? < sndbuf)
+                Ok(self.call.syscall.may_wait_for_input() && self.queued_memory()? <= sndbuf / 4)
             }
         }
     }
@@ -126,14 +126,42 @@ impl Output {
                     return Err(Skip::NoPeer);
                 }
                 let first: u64 = peek(peer, &layout::SK_RECEIVE_QUEUE)?;
-                let empty = first == peer + layout::SK_RECEIVE_QUEUE.load();
-                let consumed: u32 = if empty {
-                    0
-                } else {
-                    peek_at(first + layout::SKB_CB.load() + layout::UNIX_CONSUMED.load())?
-                };
+                if first == peer + layout::SK_RECEIVE_QUEUE.load() {
+                    // All is taken, and the writer is about to be woken.
+                    return Err(Skip::NotFull);
+                }
+                let consumed: u32 = peek_at(first + layout::SKB_CB.load() + layout::UNIX_CONSUMED.load())?;
                 Ok(DrainToken([first, u64::from(consumed)]))
             }
+        }
+    }
+
+    /// Whether the channel shows by itself that nothing was taken since a writer that has not
+    /// run since went to sleep.
+    ///
+    /// A pipe's reader wakes the writer with each buffer that it frees, and leaves its mark
+    /// in one that it has begun. A socket's writer sleeps on, but the queue then holds less
+    /// than what made it sleep.
+    #[inline(always)]
+    pub(crate) fn is_untouched(&self, token: DrainToken) -> Result<bool, Skip> {
+        let DrainToken([_, second]) = token;
+        match self.kind {
+            // The upper half is the tail buffer's offset.
+            ChannelKind::Pipe | ChannelKind::Fifo => Ok(second >> 32 == 0),
+            ChannelKind::Unix => {
+                let sndbuf: u32 = peek(self.object, &layout::SK_SNDBUF)?;
+                Ok(second == 0 && self.queued_memory()? >= sndbuf)
+            }
+        }
+    }
+
+    /// What a socket's queue weighs; it falls with each buffer that is taken. 0 for pipes,
+    /// whose token says it all.
+    #[inline(always)]
+    pub(crate) fn weight(&self) -> Result<u64, Skip> {
+        match self.kind {
+            ChannelKind::Pipe | ChannelKind::Fifo => Ok(0),
+            ChannelKind::Unix => Ok(u64::from(self.queued_memory()?)),
         }
     }
 
@@ -228,10 +256,13 @@ fn pipe_kind(inode: u64) -> Result<ChannelKind, Skip> {
 
 /// The `unix_sock` of a `struct socket`; it begins with its `struct sock`.
 #[inline(always)]
-fn unix_sock(socket: u64) -> Result<u64, Skip> {
+fn unix_sock(socket: u64, call: Call) -> Result<u64, Skip> {
     let sk: u64 = peek(socket, &layout::SOCKET_SK)?;
     if sk == 0 || peek::<u16>(sk, &layout::SK_FAMILY)? != AF_UNIX {
         return Err(Skip::NotAChannel);
+    }
+    if call.names_receiver && peek::<u16>(sk, &layout::SK_TYPE)? == SOCK_DGRAM {
+        return Err(Skip::NoPeer);
     }
     Ok(sk)
 }

@@ -83,14 +83,14 @@ fn describe(task: Task) -> Result<Writer, Skip> {
     let (inode, dev) = output.identity()?;
     let (mut entered, mut token_since) = (0, 0);
     if layout::ADOPT.load() != 0 {
-        match tracer::known(pid, &output) {
+        match tracer::known(task, &output) {
             Some(entry) => {
                 entered = entry.entered;
                 if entry.token == token {
                     token_since = entry.token_since;
                 }
             }
-            None => tracer::adopt(pid, &output, token, now),
+            None => tracer::adopt(task, &output, token, now),
         }
     }
     let leader = task.leader();
@@ -113,6 +113,8 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         channel: output.kind as u8,
         syscall: output.call.syscall as u8,
         streams: output.streams(task),
+        untouched: u8::from(output.is_untouched(token)?),
+        exec: leader.exec_id(),
         reserved: 0,
         comm: leader.comm(),
         thread: task.comm(),

@@ -51,6 +51,8 @@ impl TaskState {
 pub(crate) struct Call {
     pub(crate) syscall: WriteSyscall,
     pub(crate) fd: u32,
+    /// Whether a datagram may go elsewhere than to the socket's peer.
+    pub(crate) names_receiver: bool,
 }
 
 /// A task.
@@ -101,12 +103,24 @@ impl Task {
         unsafe { typed(self.0, &layout::TASK_START) }
     }
 
+    /// How often the process has called `exec`; ask the leader.
+    #[inline(always)]
+    pub(crate) fn exec_id(self) -> u32 {
+        // SAFETY: see above the impl.
+        unsafe { typed(self.0, &layout::TASK_EXEC_ID) }
+    }
+
     #[inline(always)]
     pub(crate) fn uid(self) -> u32 {
         // SAFETY: see above the impl.
         unsafe {
             let cred: *const u8 = typed(self.0, &layout::TASK_CRED);
-            typed(cred, &layout::CRED_UID)
+            // Kernels whose types tell of RCU insist on the test.
+            if cred.is_null() {
+                0
+            } else {
+                typed(cred, &layout::CRED_UID)
+            }
         }
     }
 
@@ -170,7 +184,17 @@ impl Task {
                 1 => typed(regs, &layout::REGS_ARG1),
                 _ => typed(regs, &layout::REGS_ARG2),
             };
-            Some(Call { syscall, fd })
+            let names_receiver = match syscall {
+                WriteSyscall::Sendto => typed::<u64>(regs, &layout::REGS_ARG4) != 0,
+                // Their receiver, if any, is in the caller's memory.
+                WriteSyscall::Sendmsg | WriteSyscall::Sendmmsg => true,
+                _ => false,
+            };
+            Some(Call {
+                syscall,
+                fd,
+                names_receiver,
+            })
         }
     }
 

@@ -42,11 +42,17 @@ enum Phase {
 pub(crate) struct Entry {
     /// Address of the channel's inode.
     inode: u64,
+    /// When the process started, and how often it has called `exec` since: a thread's number
+    /// may come to mean another's, and a process another program.
+    start: u64,
+    exec: u64,
     /// Start of this stay in the write; 0 for one that was found, not seen.
     pub(crate) entered: u64,
     pub(crate) token: DrainToken,
     /// When the token was first seen with this value.
     pub(crate) token_since: u64,
+    /// What the queue weighed at that time: see [`Output::weight`].
+    weight: u64,
     /// Start of the phase.
     since: u64,
     phase: Phase,
@@ -99,16 +105,34 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
     if !task.is_watched() || !task.is_eligible() {
         return;
     }
-    match Output::of(task).and_then(|output| Ok((output, output.token()?))) {
-        Ok((output, token)) => blocked(ctx, task, &output, token),
-        // The reader is at work on the channel this very moment: keep what is known.
-        Err(Skip::NotFull | Skip::Fault) => {}
+    match sample(task) {
+        Ok(sample) => blocked(ctx, task, &sample),
+        // The reader has just made room.
+        Err(Skip::NotFull) => progressed(task.pid()),
+        Err(Skip::Fault) => {}
         Err(skip) => {
             if follows_any() && forget(task.pid()) {
                 debug!(ctx, "{} left its write: {}", task.pid(), skip.as_str());
             }
         }
     }
+}
+
+/// A channel, and where its reader stands.
+struct Sample {
+    output: Output,
+    token: DrainToken,
+    weight: u64,
+}
+
+#[inline(always)]
+fn sample(task: Task) -> Result<Sample, Skip> {
+    let output = Output::of(task)?;
+    Ok(Sample {
+        output,
+        token: output.token()?,
+        weight: output.weight()?,
+    })
 }
 
 /// A task gets a CPU.
@@ -134,6 +158,50 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
         note(KIND_WOKE, task, now);
         debug!(ctx, "{} woke", task.pid());
     }
+    // Before the writer can queue more: a socket's token holds an address, and a freed buffer's
+    // address is the first to be handed out again.
+    match sample(task) {
+        Ok(sample) if sample.output.inode == entry.inode => entry.look(sample.token, sample.weight, now),
+        Ok(_) | Err(Skip::NotFull) => entry.look(EMPTY, 0, now),
+        Err(_) => {}
+    }
+}
+
+/// The token of a queue that has been emptied, which no blocked writer's is.
+const EMPTY: DrainToken = DrainToken([0; 2]);
+
+impl Entry {
+    fn new(task: Task, output: &Output, token: DrainToken, weight: u64, entered: u64, now: u64) -> Self {
+        let leader = task.leader();
+        Self {
+            inode: output.inode,
+            start: leader.start(),
+            exec: u64::from(leader.exec_id()),
+            entered,
+            token,
+            token_since: now,
+            weight,
+            since: now,
+            phase: Phase::Blocked,
+        }
+    }
+
+    /// Whether the entry is about this thread of this program on this channel.
+    #[inline(always)]
+    fn is_of(&self, task: Task, output: &Output) -> bool {
+        let leader = task.leader();
+        self.inode == output.inode && self.start == leader.start() && self.exec == u64::from(leader.exec_id())
+    }
+
+    /// Takes in where the reader stands now.
+    #[inline(always)]
+    fn look(&mut self, token: DrainToken, weight: u64, now: u64) {
+        if self.token != token || weight < self.weight {
+            self.token = token;
+            self.token_since = now;
+        }
+        self.weight = weight;
+    }
 }
 
 /// A thread exits.
@@ -147,59 +215,54 @@ pub(crate) fn exit<C: EbpfContext>(ctx: &C, task: Task) {
 
 /// What is known of a thread on a channel.
 #[inline(always)]
-pub(crate) fn known(pid: u32, output: &Output) -> Option<Entry> {
+pub(crate) fn known(task: Task, output: &Output) -> Option<Entry> {
     // SAFETY: the value may be changed by its thread's CPU meanwhile; each field is a word,
     // and userspace compares the token that goes with them.
-    let entry = unsafe { TRACKED.get(pid) }?;
-    (entry.inode == output.inode).then_some(*entry)
+    let entry = unsafe { TRACKED.get(task.pid()) }?;
+    entry.is_of(task, output).then_some(*entry)
 }
 
 /// Follows a writer that a scan found asleep since before the tracer could see it.
 #[inline(always)]
-pub(crate) fn adopt(pid: u32, output: &Output, token: DrainToken, now: u64) {
-    let entry = Entry {
-        inode: output.inode,
-        entered: 0,
-        token,
-        token_since: now,
-        since: now,
-        phase: Phase::Blocked,
-    };
-    insert(pid, &entry);
+pub(crate) fn adopt(task: Task, output: &Output, token: DrainToken, now: u64) {
+    if let Ok(weight) = output.weight() {
+        insert(task.pid(), &Entry::new(task, output, token, weight, 0, now));
+    }
 }
 
 #[inline(always)]
-fn blocked<C: EbpfContext>(ctx: &C, task: Task, output: &Output, token: DrainToken) {
-    let now = now();
-    let pid = task.pid();
+fn blocked<C: EbpfContext>(ctx: &C, task: Task, sample: &Sample) {
+    let (now, pid) = (now(), task.pid());
+    let Sample {
+        output,
+        token,
+        weight,
+    } = sample;
     let Some(entry) = TRACKED.get_ptr_mut(pid) else {
-        let entry = Entry {
-            inode: output.inode,
-            entered: now,
-            token,
-            token_since: now,
-            since: now,
-            phase: Phase::Blocked,
-        };
-        insert(pid, &entry);
+        insert(pid, &Entry::new(task, output, *token, *weight, now, now));
         debug!(ctx, "{} blocked", pid);
         return;
     };
     // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
     let entry = unsafe { &mut *entry };
     let away = entry.phase == Phase::Awake && now.saturating_sub(entry.since) > RESUME_WINDOW_NS;
-    if entry.inode != output.inode || away {
-        entry.inode = output.inode;
-        entry.entered = now;
-        entry.token = token;
-        entry.token_since = now;
+    if away || !entry.is_of(task, output) {
+        *entry = Entry::new(task, output, *token, *weight, now, now);
         debug!(ctx, "{} blocked anew", pid);
-    } else if entry.token != token {
-        entry.token = token;
-        entry.token_since = now;
+        return;
     }
+    entry.look(*token, *weight, now);
     entry.since = now;
     entry.phase = Phase::Blocked;
+}
+
+/// The channel of a followed thread has room.
+#[inline(always)]
+fn progressed(pid: u32) {
+    if let Some(entry) = TRACKED.get_ptr_mut(pid) {
+        // SAFETY: as in `blocked`.
+        unsafe { (*entry).look(EMPTY, 0, now()) };
+    }
 }
 
 /// A stop does not count as time away from the write.

@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use crate::event::Event;
 
@@ -39,6 +43,17 @@ impl Journal {
             .append(true)
             .create(true)
             .open(&path)
+            .with_context(context)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+            Errno::WOULDBLOCK => anyhow!(
+                "another agent keeps the journal {}; give each its own [state] dir",
+                path.display()
+            ),
+            other => anyhow::Error::from(other).context(context()),
+        })?;
+        // The file's name must outlive a crash as the record in it does.
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
             .with_context(context)?;
         let last = repair(&mut file).with_context(context)?;
         Ok((
@@ -161,6 +176,14 @@ mod tests {
             assert_eq!(record(dir.path(), &["agent.started"]), 1, "cut at {cut}");
             assert_eq!(lines(dir.path()).len(), 2, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_second_agent_is_turned_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Journal::open(dir.path()).unwrap();
+        let error = format!("{:#}", Journal::open(dir.path()).unwrap_err());
+        assert!(error.contains("another agent"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock,
     core::{
-        model::{Facts, Look, Stall, channel_name},
+        model::{Bound, Facts, Look, Stall, channel_name},
         tracker::Tracker,
     },
     event::StallView,
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// How long the writer has been in its write, drained or not; what is not known passes.
 fn is_old_enough(stall: &Stall, min: Duration) -> bool {
     let last = &stall.last;
-    stall.at_least || last.last_ran.is_none_or(|ran| last.at.since(ran) >= min)
+    stall.bound == Bound::AtLeast || last.last_ran.is_none_or(|ran| last.at.since(ran) >= min)
 }
 
 const fn state(stall: &Stall) -> &'static str {
@@ -169,7 +169,7 @@ fn row(stall: &Stall) -> [String; 9] {
     let nothing_known = Facts::default();
     let facts = stall.facts.as_ref().unwrap_or(&nothing_known);
     let last = &stall.last;
-    let age = match (stall.draining, stall.at_least) {
+    let age = match (stall.draining, stall.bound == Bound::AtLeast) {
         (true, _) => "drains".to_owned(),
         (false, true) => format!(">{}", text::age(stall.age(last.at))),
         (false, false) => text::age(stall.age(last.at)),

@@ -1,9 +1,9 @@
 //! The kill protocol as a state machine: one instance for each process that is to be ended.
 //!
 //! ```text
-//! Opening ──► [Hooking] ──► Opened ──► Committing ──► Terminating ──► Killing ──► (exit)
-//!  pidfd,      the rule's    fresh       record         SIGTERM,       SIGKILL
-//!  identity    own program   look        on disk        grace
+//! Opening ─► [Hooking] ─► Opened ─► Committing ─► Committed ─► Terminating ─► Killing ─► (exit)
+//!  pidfd,     the rule's   fresh     record        fresh        SIGTERM,      SIGKILL
+//!  identity   own program  look      on disk       look         grace
 //! ```
 //! Any doubt on the way ends it. It keeps no clock and sends no signal; `machine`
 //! moves it on.
@@ -34,6 +34,8 @@ pub enum Step {
     Opened,
     /// Confirmed; the record must reach the disk.
     Committing,
+    /// The record is on disk, which may have taken long; another look must confirm the stall.
+    Committed,
     /// SIGTERM is sent; an exit or progress is awaited until the grace is over.
     Terminating {
         /// End of the grace.
@@ -81,7 +83,7 @@ impl Kill {
     pub const fn deadline(&self) -> Option<Mono> {
         match self.step {
             Step::Terminating { until } | Step::Killing { until } => Some(until),
-            Step::Opening | Step::Hooking | Step::Opened | Step::Committing => None,
+            Step::Opening | Step::Hooking | Step::Opened | Step::Committing | Step::Committed => None,
         }
     }
 }

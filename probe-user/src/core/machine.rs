@@ -71,6 +71,8 @@ pub enum Opened {
     Exited,
     /// The pid belongs to another process.
     OtherProcess,
+    /// Not now: the observer is short of descriptors or memory.
+    Later,
     /// It could not be done here.
     Unsupported,
 }
@@ -121,7 +123,6 @@ enum Fate {
 /// What has been done about a stall.
 #[derive(Debug, Default)]
 struct Case {
-    asked: bool,
     /// The first rule that matches, by its place; known once the facts are.
     rule: Option<usize>,
     reported: bool,
@@ -223,7 +224,7 @@ impl Machine {
         if self.poll_deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
-        self.ask_about_the_unknown(now);
+        self.ask_about_the_unknown(false, now);
         self.give_up_on_the_unkillable(now);
         // What is still due wants a look: crossings, missing writers, the end of a grace.
         if self.poll_deadline().is_some_and(|deadline| deadline <= now) {
@@ -240,7 +241,7 @@ impl Machine {
             self.stall_ended(stall, why, now);
         }
         self.move_kills_on(now);
-        self.ask_about_the_unknown(now);
+        self.ask_about_the_unknown(true, now);
         self.judge_all(now);
         self.admit(now);
     }
@@ -295,7 +296,7 @@ impl Machine {
             return Some(missing.after(MISSING_FOR));
         }
         let case = self.cases.get(&stall.id);
-        let identify = (!case.is_some_and(|c| c.asked)).then(|| self.identify_at(stall));
+        let identify = case.is_none().then(|| self.identify_at(stall));
         let report = (!case.is_some_and(|c| c.reported)).then(|| self.settings.policy.reporting(stall));
         let rule = case
             .filter(|case| {
@@ -327,14 +328,16 @@ impl Machine {
         }
     }
 
-    fn ask_about_the_unknown(&mut self, now: Mono) {
+    /// Asks about processes ahead of any decision, and `again` about those that nothing is
+    /// known of any more.
+    fn ask_about_the_unknown(&mut self, again: bool, now: Mono) {
         let policy = &self.settings.policy;
         for stall in self.tracker.stalls().filter(|stall| stall.missing.is_none()) {
-            if self.identify_at(stall) > now || self.cases.get(&stall.id).is_some_and(|case| case.asked) {
+            let known = self.cases.contains_key(&stall.id);
+            if self.identify_at(stall) > now || known && (stall.facts.is_some() || !again) {
                 continue;
             }
             let case = self.cases.entry(stall.id).or_default();
-            case.asked = true;
             if stall.facts.is_some() {
                 case.rule = policy.rule_for(stall);
             } else {
@@ -348,8 +351,7 @@ impl Machine {
     fn judge_all(&mut self, now: Mono) {
         let open = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
-            stall.facts.is_some()
-                && case.is_some_and(|case| case.asked && !(case.reported && case.fate == Fate::Decided))
+            stall.facts.is_some() && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
         };
         let due: Vec<_> = self
             .stalls()
@@ -417,7 +419,11 @@ impl Machine {
     }
 
     fn stall_ended(&mut self, stall: Stall, why: Ended, now: Mono) {
-        let is_reason = |kill: &Kill| kill.stall.id == stall.id && !matches!(kill.step, Step::Killing { .. });
+        // After SIGTERM, leaving the write is what is hoped for: an exit may follow.
+        let is_reason = |kill: &Kill| {
+            let waits = matches!(kill.step, Step::Terminating { .. }) && why == Ended::Left;
+            kill.stall.id == stall.id && !waits && !matches!(kill.step, Step::Killing { .. })
+        };
         let target = self.targets.get(&stall.last.writer.process).copied();
         let kill = target.filter(|id| self.kills.get(id).is_some_and(is_reason));
         match (kill, why) {

@@ -158,6 +158,10 @@ pub struct Sighting {
     pub token_since: Option<Mono>,
     /// When the thread was last on a CPU, where the kernel tells.
     pub last_ran: Option<Mono>,
+    /// Whether the channel shows by itself that nothing was taken since then.
+    pub untouched: bool,
+    /// How often the process has called `exec`.
+    pub exec: u32,
     /// The process's parent.
     pub ppid: u32,
     /// The thread's real user.
@@ -179,7 +183,7 @@ pub struct Sighting {
 /// One walk over all tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// When the walk ended: what it does not show was not blocked at some moment before.
+    /// When the walk began: what it does not show was not blocked at some moment after.
     pub at: Mono,
     /// Whether the tracer runs, so that what it did not note did not happen.
     pub traced: bool,
@@ -214,6 +218,18 @@ impl fmt::Display for StallId {
     }
 }
 
+/// How an age relates to the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// It is the age.
+    Exact,
+    /// The stall may be older: it began before the observer could know.
+    AtLeast,
+    /// The stall may be younger: the reader may have taken something in that time, so that
+    /// only what the observer watched counts for acting.
+    AtMost,
+}
+
 /// A writer blocked with an unchanged drain token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
@@ -223,14 +239,16 @@ pub struct Stall {
     pub last: Sighting,
     /// The later of the time that the writer blocked and the last seen change of the token.
     pub since: Mono,
-    /// Whether the stall may be older than `since` says.
-    pub at_least: bool,
+    /// What the time from `since` on says of its age.
+    pub bound: Bound,
     /// Whether it began before the observer did.
     pub preexisting: bool,
     /// Whether the last look saw the reader take something.
     pub draining: bool,
     /// Since when the observer itself, or its tracer, has known the token unchanged.
     pub watched: Mono,
+    /// The number of the look that last showed the writer.
+    pub look: u64,
     /// When a look first did not show the writer, if the last one did not.
     pub missing: Option<Mono>,
     /// What rules ask about, once it has been read.

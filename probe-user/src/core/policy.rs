@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    model::{Mono, Stall, Stream},
+    model::{Bound, Mono, Stall, Stream},
     report::Skipped,
     rule::{Action, Policy, Rule},
 };
@@ -42,6 +42,28 @@ impl Policy {
             .position(|rule| rule.matches.holds(&stall.last, facts))
     }
 
+    /// Whether a process that a rule wanted ended is still one that it may end.
+    ///
+    /// # Errors
+    /// Why it is not, and in words.
+    pub fn still_means(&self, rule: &str, stall: &Stall) -> Result<(), (Skipped, &'static str)> {
+        let Some(facts) = &stall.facts else {
+            return Err((
+                Skipped::Identity,
+                "it has a new parent or user, or is another program",
+            ));
+        };
+        if self.protect.covers(&stall.last, facts) {
+            return Err((Skipped::Protected, "it has become one that is protected"));
+        }
+        let decides = self.rule_for(stall).and_then(|at| self.rules.get(at));
+        if decides.is_some_and(|decides| decides.name == rule) {
+            Ok(())
+        } else {
+            Err((Skipped::Identity, "the rule does not match it any more"))
+        }
+    }
+
     /// The youngest age at which anything happens.
     #[must_use]
     pub fn smallest_threshold(&self) -> Duration {
@@ -65,7 +87,9 @@ impl Rule {
     pub fn crossing(&self, stall: &Stall) -> Mono {
         let watch = match self.action {
             Action::Alert => WATCH_BEFORE_REPORT,
-            Action::Term | Action::Kill => WATCH_BEFORE_KILL,
+            Action::Term | Action::Kill if stall.bound != Bound::AtMost => WATCH_BEFORE_KILL,
+            // It may have been draining, slowly, before the observer came.
+            Action::Term | Action::Kill => self.stalled_for,
         };
         crossing(stall, self.stalled_for, watch)
     }

@@ -4,9 +4,12 @@
 //! reader took nothing in between, and the stall goes on whatever woke the writer;
 //! changed, the old stall is over and a new one begins. The tracker knows no rules.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use super::model::{ChannelKind, Facts, Look, Mono, Sighting, Stall, StallId, WriterId};
+use super::model::{Bound, Channel, ChannelKind, Facts, Look, Mono, Sighting, Stall, StallId, WriterId};
 
 /// How long a writer may be missing from looks before its stall counts as ended: a
 /// look that lands in a signal handler misses it by microseconds.
@@ -39,6 +42,7 @@ impl Ended {
 #[derive(Debug)]
 pub struct Tracker {
     started: Mono,
+    looks: u64,
     stalls: BTreeMap<WriterId, Stall>,
     next_id: u64,
 }
@@ -49,6 +53,7 @@ impl Tracker {
     pub const fn new(started: Mono) -> Self {
         Self {
             started,
+            looks: 0,
             stalls: BTreeMap::new(),
             next_id: 1,
         }
@@ -61,28 +66,46 @@ impl Tracker {
             traced,
             sightings,
         } = look;
+        self.looks += 1;
+        let drained = drained_channels(&sightings);
         let mut ended = Vec::new();
         for sighting in sightings {
             let id = StallId(self.next_id);
             match self.stalls.get_mut(&sighting.writer) {
                 None => {
-                    let stall = begin(id, sighting, self.started);
+                    let mut stall = begin(id, sighting, self.started, self.looks == 1);
+                    stall.look = self.looks;
                     self.stalls.insert(stall.last.writer, stall);
                     self.next_id += 1;
                 }
-                Some(stall) => match compare(stall, &sighting, traced) {
+                Some(stall) => match compare(stall, &sighting, traced, &drained) {
                     None => {
+                        if !is_same_process(&stall.last, &sighting) {
+                            stall.facts = None;
+                        }
                         stall.last = sighting;
+                        stall.look = self.looks;
                         stall.draining = false;
                         stall.missing = None;
                     }
                     Some(why) => {
-                        let mut next = match why {
-                            Ended::Drained => resume(id, sighting),
-                            Ended::Left | Ended::Exited => begin(id, sighting, self.started),
+                        let facts = stall.facts.take_if(|_| is_same_process(&stall.last, &sighting));
+                        let next = match why {
+                            Ended::Drained => resume(id, sighting, facts.clone()),
+                            Ended::Left | Ended::Exited => Stall {
+                                facts: facts.clone(),
+                                ..begin(id, sighting, self.started, false)
+                            },
                         };
-                        next.facts.clone_from(&stall.facts);
-                        ended.push((std::mem::replace(stall, next), why));
+                        let mut old = std::mem::replace(
+                            stall,
+                            Stall {
+                                look: self.looks,
+                                ..next
+                            },
+                        );
+                        old.facts = old.facts.or(facts);
+                        ended.push((old, why));
                         self.next_id += 1;
                     }
                 },
@@ -117,10 +140,11 @@ impl Tracker {
 
     /// Marks and drops those that the look at `at` did not show.
     fn sweep(&mut self, at: Mono, ended: &mut Vec<(Stall, Ended)>) {
+        let looks = self.looks;
         let gone: Vec<_> = self
             .stalls
             .values_mut()
-            .filter(|stall| stall.last.at < at)
+            .filter(|stall| stall.look < looks)
             .filter_map(|stall| {
                 let missing = *stall.missing.get_or_insert(at);
                 (at.since(missing) >= MISSING_FOR).then_some(stall.last.writer)
@@ -132,33 +156,53 @@ impl Tracker {
     }
 }
 
+/// Whether what was read of a process still holds: it runs the same program, for the same
+/// user, under the same parent.
+fn is_same_process(last: &Sighting, now: &Sighting) -> bool {
+    (last.exec, last.uid, last.ppid) == (now.exec, now.uid, now.ppid)
+}
+
+/// Sockets on which the tracer has seen something taken, and when, by way of any writer:
+/// the token belongs to the channel.
+fn drained_channels(sightings: &[Sighting]) -> HashMap<Channel, Mono> {
+    let mut drained = HashMap::new();
+    for sighting in sightings.iter().filter(|s| s.channel.kind == ChannelKind::Unix) {
+        if let (Some(entered), Some(since)) = (sighting.entered, sighting.token_since)
+            && since > entered
+        {
+            let latest = drained.entry(sighting.channel).or_insert(since);
+            *latest = since.max(*latest);
+        }
+    }
+    drained
+}
+
 /// What happened to a stall between its last sighting and this one; `None` if nothing did.
-fn compare(stall: &Stall, now: &Sighting, traced: bool) -> Option<Ended> {
+fn compare(stall: &Stall, now: &Sighting, traced: bool, drained: &HashMap<Channel, Mono>) -> Option<Ended> {
     let last = &stall.last;
-    if last.channel != now.channel || now.entered.is_some_and(|entered| entered > last.at) {
+    let came_back = now.entered.is_some_and(|entered| entered > last.at);
+    if last.channel != now.channel || last.exec != now.exec || came_back {
         return Some(Ended::Left);
     }
-    if last.token != now.token
-        || (now.channel.kind == ChannelKind::Unix && may_have_recurred(last, now, traced))
-    {
-        return Some(Ended::Drained);
-    }
-    None
+    let recurred = || now.channel.kind == ChannelKind::Unix && may_have_recurred(last, now, traced);
+    let shared = || drained.get(&now.channel).is_some_and(|when| *when > last.at);
+    (last.token != now.token || recurred() || shared()).then_some(Ended::Drained)
 }
 
 /// Whether a socket's token may be the same by chance.
 ///
 /// It holds the address of the first queued buffer, and the allocator hands freed
-/// addresses out again. That takes a writer that woke up and queued more, so the
-/// tracer saw the token change; where no tracer runs, having run at all counts. A
-/// pipe's token holds counters, which do not come back.
+/// addresses out again, the last one first. That takes a writer that woke up and queued
+/// more. The tracer looks at each wake-up, before the writer can; where it does not know
+/// the writer, having run at all counts as progress. A pipe's token holds counters, which
+/// do not come back.
 fn may_have_recurred(last: &Sighting, now: &Sighting, traced: bool) -> bool {
-    if traced {
-        now.token_since.is_some_and(|since| since > last.at)
-    } else {
-        now.last_ran
+    match now.token_since.filter(|_| traced) {
+        Some(since) => since > last.at,
+        None => now
+            .last_ran
             .zip(last.last_ran)
-            .is_some_and(|(now, last)| now.since(last) > CLOCK_SLACK)
+            .is_some_and(|(now, last)| now.since(last) > CLOCK_SLACK),
     }
 }
 
@@ -166,44 +210,46 @@ fn may_have_recurred(last: &Sighting, now: &Sighting, traced: bool) -> bool {
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
 
 /// A stall that is seen for the first time.
-fn begin(id: StallId, sighting: Sighting, started: Mono) -> Stall {
+fn begin(id: StallId, sighting: Sighting, started: Mono, first_look: bool) -> Stall {
     let at = sighting.at;
-    let (since, at_least, watched) = match (sighting.entered, sighting.token_since, sighting.last_ran) {
-        (Some(entered), Some(token_since), _) => {
-            let since = entered.max(token_since);
-            (since, false, since)
-        }
+    let watched = sighting.token_since.unwrap_or(at);
+    let (since, bound) = match (sighting.entered, sighting.token_since, sighting.last_ran) {
+        (Some(entered), Some(token_since), _) => (entered.max(token_since), Bound::Exact),
         // The tracer saw it block, and the token has changed since.
-        (Some(_), None, _) => (at, false, at),
-        (None, _, Some(ran)) => (ran.min(at), false, at),
-        (None, _, None) => (at, true, at),
+        (Some(_), None, _) => (at, Bound::Exact),
+        (None, _, Some(ran)) if sighting.untouched => (ran.min(at), Bound::Exact),
+        (None, _, Some(ran)) => (ran.min(at), Bound::AtMost),
+        (None, _, None) => (at, Bound::AtLeast),
     };
-    let preexisting = sighting.entered.is_none() && since < started || at_least && at <= started;
+    let preexisting =
+        sighting.entered.is_none() && (since < started || bound == Bound::AtLeast && first_look);
     Stall {
         id,
         last: sighting,
         since,
-        at_least,
+        bound,
         preexisting,
         draining: false,
-        watched,
+        watched: watched.max(since),
+        look: 0,
         missing: None,
         facts: None,
     }
 }
 
 /// The stall of a writer whose reader has just taken something.
-fn resume(id: StallId, sighting: Sighting) -> Stall {
+fn resume(id: StallId, sighting: Sighting, facts: Option<Facts>) -> Stall {
     let since = sighting.token_since.unwrap_or(sighting.at);
     Stall {
         id,
         last: sighting,
         since,
-        at_least: false,
+        bound: Bound::Exact,
         preexisting: false,
         draining: true,
         watched: since,
+        look: 0,
         missing: None,
-        facts: None,
+        facts,
     }
 }

@@ -78,6 +78,8 @@ fn writers_of(process: &ProcProcess, filter: &CommFilter, unix: &HashSet<u64>) -
             entered: None,
             token_since: None,
             last_ran: None,
+            untouched: false,
+            exec: 0,
             ppid: u32::try_from(stat.ppid).unwrap_or(0),
             uid,
             fd,

@@ -175,10 +175,14 @@ impl Kernel {
         self.sums("BLOCKED_NS", histogram::SLOTS)
     }
 
-    /// How many notes were lost to a full buffer.
+    /// What the tracer could not keep, counted: looks make up for it.
     #[must_use]
-    pub fn notes_lost(&self) -> u64 {
-        self.sums("LOSSES", 1).into_iter().sum()
+    pub fn lost(&self) -> Losses {
+        let counts = self.sums("LOSSES", 2);
+        Losses {
+            notes: counts[0],
+            entries: counts[1],
+        }
     }
 
     fn sums(&self, map: &str, len: u32) -> Vec<u64> {
@@ -209,6 +213,15 @@ impl Kernel {
         let link = program.take_link(link).map_err(|e| refused(&e))?;
         link.into_file().map_err(|e| refused(&e))
     }
+}
+
+/// What the tracer could not keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Notes, to a full ring buffer.
+    pub notes: u64,
+    /// Writers, to a full table: they are known by looks alone.
+    pub entries: u64,
 }
 
 /// The process that looked, as the kernel numbers it.

@@ -1,5 +1,7 @@
 //! The kill protocol's way through the machine: see [`crate::core::kill`] for its steps.
 
+use std::time::Duration;
+
 use super::{Effect, Fate, LEFT, Machine, Opened, Sent};
 use crate::core::{
     kill::{CONFIRM_WITHIN, KillId, Step},
@@ -8,6 +10,12 @@ use crate::core::{
     rule::Action,
     tracker::MISSING_FOR,
 };
+
+/// What is said of a process that has moved after SIGTERM.
+const LET_GO: &str = "it moved after SIGTERM, and is let go";
+
+/// How soon a handle is tried for again that could not be had.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Takes in what came of [`Effect::Open`].
@@ -29,6 +37,7 @@ impl Machine {
                 }
             }
             Opened::Exited => self.skip(id, Skipped::Exited, None, now),
+            Opened::Later => self.put_off(id, now),
             Opened::OtherProcess => self.skip(id, Skipped::Identity, None, now),
             Opened::Unsupported => {
                 self.skip(
@@ -38,6 +47,23 @@ impl Machine {
                     now,
                 );
             }
+        }
+    }
+
+    /// The machine is short of something; the process keeps its place in the queue.
+    fn put_off(&mut self, id: KillId, now: Mono) {
+        let Some(kill) = self.kills.remove(&id) else {
+            return;
+        };
+        self.targets.remove(&kill.process());
+        self.next_stall = None;
+        let case = self.cases.entry(kill.stall.id).or_default();
+        let said = case.hold.is_some_and(|(said, _)| said == Skipped::Unsupported);
+        case.fate = Fate::Wanted;
+        case.hold = Some((Skipped::Unsupported, now.after(RETRY)));
+        if !said {
+            let why = "out of file descriptors or memory for a handle on it; trying again";
+            self.report_skip(&kill.stall, kill.rule, Skipped::Unsupported, Some(why), now);
         }
     }
 
@@ -58,14 +84,30 @@ impl Machine {
     }
 
     /// Everything reported so far is on disk.
-    pub fn handle_committed(&mut self, now: Mono) {
-        for (id, kill) in &mut self.kills {
-            if kill.step == Step::Committing {
-                kill.step = Step::Terminating {
-                    until: now.after(kill.grace),
-                };
-                self.effects.push_back(Effect::Signal(*id, Signal::Term));
-            }
+    pub fn handle_committed(&mut self) {
+        for kill in self
+            .kills
+            .values_mut()
+            .filter(|kill| kill.step == Step::Committing)
+        {
+            kill.step = Step::Committed;
+        }
+        self.queue_look();
+    }
+
+    /// The observer is about to stop: says what becomes of the kills that are under way.
+    pub fn handle_stop(&mut self, now: Mono) {
+        for id in self.kills.keys().copied().collect::<Vec<_>>() {
+            let signalled = self
+                .kills
+                .get(&id)
+                .is_some_and(|kill| kill.first_signal.is_some());
+            let why = if signalled {
+                "pipestall stopped before the exit"
+            } else {
+                "pipestall stopped before the first signal"
+            };
+            self.finish(id, KillReport::Failed(why.to_owned()), now);
         }
     }
 
@@ -109,49 +151,80 @@ impl Machine {
     pub(super) fn move_kills_on(&mut self, now: Mono) {
         let mut planned = false;
         for id in self.kills.keys().copied().collect::<Vec<_>>() {
-            let Some(kill) = self.kills.get_mut(&id) else {
-                continue;
-            };
+            let Some(kill) = self.kills.get(&id) else { continue };
+            let (step, rule) = (kill.step, kill.rule.name.clone());
             let stall = self
                 .tracker
                 .get(kill.stall.last.writer)
-                .filter(|stall| stall.id == kill.stall.id);
-            match (kill.step, stall) {
-                (Step::Opened, Some(stall)) if stall.missing.is_none() => {
-                    kill.stall = stall.clone();
+                .filter(|stall| stall.id == kill.stall.id)
+                .cloned();
+            match step {
+                Step::Opened | Step::Committed => {}
+                Step::Terminating { until } if until <= now => {}
+                Step::Opening
+                | Step::Hooking
+                | Step::Committing
+                | Step::Terminating { .. }
+                | Step::Killing { .. } => continue,
+            }
+            let stall = match stall {
+                None => {
+                    self.skip(id, Skipped::Progressed, Some(LEFT), now);
+                    continue;
+                }
+                Some(Stall {
+                    missing: Some(missing),
+                    ..
+                }) => {
+                    self.not_seen(id, step, missing, now);
+                    continue;
+                }
+                Some(stall) => stall,
+            };
+            if let Err((reason, why)) = self.settings.policy.still_means(&rule, &stall) {
+                self.skip(id, reason, Some(why), now);
+                continue;
+            }
+            let Some(kill) = self.kills.get_mut(&id) else {
+                continue;
+            };
+            kill.stall = stall;
+            match step {
+                Step::Opened => {
                     kill.step = Step::Committing;
                     let hooked = kill.hooked.clone();
                     self.report_kill(id, KillReport::Planned(hooked), now);
                     planned = true;
                 }
-                (Step::Opened, _) => self.skip(id, Skipped::Progressed, Some(LEFT), now),
-                (Step::Terminating { until }, stall) if until <= now => match stall {
-                    None => self.skip(id, Skipped::Progressed, Some(LEFT), now),
-                    Some(Stall {
-                        missing: Some(missing),
-                        ..
-                    }) => {
-                        kill.step = Step::Terminating {
-                            until: missing.after(MISSING_FOR),
-                        };
-                    }
-                    Some(stall) => {
-                        kill.stall = stall.clone();
-                        self.after_grace(id, now);
-                    }
-                },
-                (
-                    Step::Opening
-                    | Step::Hooking
-                    | Step::Committing
-                    | Step::Terminating { .. }
-                    | Step::Killing { .. },
-                    _,
-                ) => {}
+                Step::Committed => {
+                    kill.step = Step::Terminating {
+                        until: now.after(kill.grace),
+                    };
+                    self.effects.push_back(Effect::Signal(id, Signal::Term));
+                }
+                Step::Opening
+                | Step::Hooking
+                | Step::Committing
+                | Step::Terminating { .. }
+                | Step::Killing { .. } => {
+                    self.after_grace(id, now);
+                }
             }
         }
         if planned {
             self.effects.push_back(Effect::Commit);
+        }
+    }
+
+    /// The look did not show the writer, which may be in a signal handler, ours perhaps.
+    fn not_seen(&mut self, id: KillId, step: Step, missing: Mono, now: Mono) {
+        match (step, self.kills.get_mut(&id)) {
+            (Step::Terminating { .. }, Some(kill)) => {
+                kill.step = Step::Terminating {
+                    until: missing.after(MISSING_FOR),
+                };
+            }
+            _ => self.skip(id, Skipped::Progressed, Some(LEFT), now),
         }
     }
 
@@ -188,13 +261,22 @@ impl Machine {
     }
 
     pub(super) fn skip(&mut self, id: KillId, reason: Skipped, detail: Option<&'static str>, now: Mono) {
-        if reason == Skipped::Progressed
+        if matches!(reason, Skipped::Progressed | Skipped::Identity)
             && let Some(kill) = self.kills.get(&id)
             && let Some(case) = self.cases.get_mut(&kill.stall.id)
         {
             // Should the same stall be seen again after all, it is judged again.
             case.fate = Fate::Open;
         }
+        let signalled = self
+            .kills
+            .get(&id)
+            .is_some_and(|kill| kill.first_signal.is_some());
+        let detail = if signalled && reason == Skipped::Progressed {
+            Some(LET_GO)
+        } else {
+            detail
+        };
         self.finish(id, KillReport::Skipped(reason, detail), now);
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Task {
     pub(super) blocked: Option<Blocked>,
     /// Leaves its write, or has it drained, when SIGTERM arrives.
     pub(super) leaves_on_term: bool,
+    pub(super) exec: u32,
+    pub(super) ppid: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +96,10 @@ pub(super) enum Happening {
     },
     /// Exits, and a new process gets the pid.
     Reuse,
+    /// Becomes another program that goes on with the same write.
+    Exec(&'static str),
+    /// Gets another parent.
+    Orphan,
 }
 
 /// What the machine asked for, with the time, in short.
@@ -112,6 +118,10 @@ pub(super) struct World {
     /// Performed between the verdict and the opening of a handle.
     pub(super) before_open: Option<(u32, Happening)>,
     pub(super) before_signal: Option<(u32, Happening)>,
+    /// Performed while the record is on its way to the disk.
+    pub(super) before_commit: Option<(u32, Happening)>,
+    /// Handles cannot be had.
+    pub(super) out_of_handles: bool,
     next_start: u64,
     next_token: u64,
 }
@@ -129,6 +139,8 @@ impl World {
             looks: 0,
             before_open: None,
             before_signal: None,
+            before_commit: None,
+            out_of_handles: false,
             next_start: 1,
             next_token: 1,
         }
@@ -159,6 +171,8 @@ impl World {
             alive: true,
             blocked: None,
             leaves_on_term: false,
+            exec: 0,
+            ppid: 99,
         };
         self.tasks.entry(pid).or_insert(task)
     }
@@ -222,6 +236,23 @@ impl World {
                     self.machine.handle_note(Note::Exited(writer), now);
                 }
             }
+            (Happening::Exec(comm), _) => {
+                task.exec += 1;
+                task.comm = comm;
+                // It ran, and the tracer saw it block again.
+                if let Some(blocked) = &mut task.blocked {
+                    blocked.since = now;
+                    blocked.traced = Some(Traced {
+                        entered: Some(now),
+                        token: blocked.token,
+                        token_since: now,
+                    });
+                }
+            }
+            (Happening::Orphan, _) => {
+                task.ppid = 1;
+                return false;
+            }
             (Happening::Reuse, _) => {
                 self.next_start += 1;
                 task.writer.process.start = self.next_start;
@@ -267,7 +298,9 @@ impl World {
                 }
                 Effect::Identify(writer) => {
                     let known = self.tasks.values().any(|t| t.alive && t.writer == writer);
+                    let parent = self.tasks.get(&writer.tid).map(|t| t.ppid.to_string());
                     let facts = known.then(|| Facts {
+                        parent,
                         user: Some("peertube".into()),
                         ..Facts::default()
                     });
@@ -278,6 +311,7 @@ impl World {
                         self.happen(pid, what);
                     }
                     let opened = match self.tasks.get(&process.tgid) {
+                        _ if self.out_of_handles => Opened::Later,
                         Some(task) if !task.alive => Opened::Exited,
                         Some(task) if task.writer.process != process => Opened::OtherProcess,
                         Some(_) => Opened::Ready,
@@ -289,7 +323,10 @@ impl World {
                 Effect::Report(report) => self.reports.push((now, *report)),
                 Effect::Commit => {
                     self.commits += 1;
-                    self.machine.handle_committed(now);
+                    if let Some((pid, what)) = self.before_commit.take() {
+                        self.happen(pid, what);
+                    }
+                    self.machine.handle_committed();
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::Release(_) => {}
@@ -324,7 +361,7 @@ impl World {
     }
 
     /// Handles on processes that are gone become readable.
-    fn tell_exits(&mut self) {
+    pub(super) fn tell_exits(&mut self) {
         let gone: Vec<_> = self
             .machine
             .kills
@@ -351,6 +388,7 @@ impl World {
             .filter(|task| task.alive)
             .filter_map(|task| {
                 let (writer, comm, uid, stream) = (task.writer, task.comm, task.uid, task.stream);
+                let (task_exec, task_ppid) = (task.exec, task.ppid);
                 let blocked = task.blocked.as_mut()?;
                 let (entered, token_since) = if let Some(t) = &blocked.traced {
                     (t.entered, (t.token == blocked.token).then_some(t.token_since))
@@ -376,7 +414,9 @@ impl World {
                     entered,
                     token_since,
                     last_ran: Some(blocked.since),
-                    ppid: 1,
+                    untouched: blocked.drained.is_none(),
+                    exec: task_exec,
+                    ppid: task_ppid,
                     uid,
                     fd: 1,
                     syscall: WriteSyscall::Write,

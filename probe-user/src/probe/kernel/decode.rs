@@ -70,6 +70,8 @@ fn sighting(header: &ScanHeader, writer: &record::Writer) -> Result<Sighting, Pr
         entered: known(writer.entered),
         token_since: known(writer.token_since),
         last_ran,
+        untouched: writer.untouched != 0,
+        exec: writer.exec,
         ppid: writer.ppid,
         uid: writer.uid,
         fd: writer.fd,

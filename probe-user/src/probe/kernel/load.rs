@@ -1,6 +1,6 @@
 //! Creates the object's maps with the running kernel's constants, and loads its programs.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Endianness, Pod,
@@ -144,6 +144,17 @@ pub(super) fn refused(what: &'static str, error: &ProgramError) -> ProbeError {
 }
 
 fn refused_load(error: &EbpfError) -> ProbeError {
+    // Creating a map takes nothing but the privilege, which root in a user namespace lacks.
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+        {
+            return ProbeError::NoPrivilege("them over the machine: it may be root in a user namespace only");
+        }
+        cause = error.source();
+    }
     ProbeError::Refused {
         what: "the object's maps",
         error: chain(error),
