@@ -91,7 +91,13 @@ pub fn under_node(node: &Path, ffmpeg: &Path, scratch: &Scratch) -> Stuck {
 /// Has a shell run `ffmpeg | sleep`.
 #[track_caller]
 pub fn piped_into_sleep(ffmpeg: &Path) -> Stuck {
-    let mut command = Command::new("sh");
+    piped_into_sleep_by(Path::new("sh"), ffmpeg)
+}
+
+/// Has this shell run `ffmpeg | sleep`.
+#[track_caller]
+pub fn piped_into_sleep_by(shell: &Path, ffmpeg: &Path) -> Stuck {
+    let mut command = Command::new(shell);
     // "$0" is the ffmpeg, "$@" its arguments. The second command keeps the shell from becoming sleep.
     command
         .args(["-c", "\"$0\" \"$@\" | sleep 600; exit"])

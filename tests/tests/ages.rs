@@ -1,5 +1,6 @@
 //! Ages: true for what is older than the tool, reset by one byte, and by nothing else.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tests::agent::Agent;
@@ -52,14 +53,14 @@ fn a_rule_acts_on_a_stall_older_than_the_agent_by_its_true_age() {
     const WATCHED: Duration = Duration::from_secs(5);
     const STALLED_FOR: Duration = Duration::from_secs(9);
     need!(need::bpf());
-    let (ffmpeg, node) = (need!(need::ffmpeg()), need!(need::node()));
+    let ffmpeg = need!(need::ffmpeg());
     let scratch = Scratch::new();
     let ffmpeg = scratch.named(&ffmpeg, &names::unique("ffmpeg"));
-    let node = scratch.named(&node, &names::unique("node"));
-    let stuck = ffmpeg::under_node(&node, &ffmpeg, &scratch);
+    let shell = scratch.named(Path::new("/bin/sh"), &names::unique("shell"));
+    let stuck = ffmpeg::piped_into_sleep_by(&shell, &ffmpeg);
     let config = Config::new(
         &ffmpeg::comm_of(&ffmpeg),
-        &ffmpeg::comm_of(&node),
+        &ffmpeg::comm_of(&shell),
         &scratch.path("state"),
     )
     .enforcing()
@@ -96,6 +97,42 @@ fn a_rule_acts_on_a_stall_older_than_the_agent_by_its_true_age() {
         clock::lapse(started, sent.at)
     );
     assert!(!proc::alive(stuck.pid));
+}
+
+/// Node takes the first bytes before it stops, so that the socket does not show that it has
+/// stopped: a slow viewer's looks the same.
+#[test]
+fn a_rule_watches_for_all_of_its_time_what_the_channel_does_not_prove() {
+    const STALLED_FOR: Duration = Duration::from_secs(7);
+    need!(need::bpf());
+    let (ffmpeg, node) = (need!(need::ffmpeg()), need!(need::node()));
+    let scratch = Scratch::new();
+    let ffmpeg = scratch.named(&ffmpeg, &names::unique("ffmpeg"));
+    let node = scratch.named(&node, &names::unique("node"));
+    let stuck = ffmpeg::under_node(&node, &ffmpeg, &scratch);
+    let config = Config::new(
+        &ffmpeg::comm_of(&ffmpeg),
+        &ffmpeg::comm_of(&node),
+        &scratch.path("state"),
+    )
+    .enforcing()
+    .stalled_for("7s")
+    .grace("1s");
+    wait::till(stuck.since + STALLED_FOR);
+
+    let mut agent = Agent::run(&config, &scratch);
+    let started = agent.started();
+    let sent = agent.await_event("kill.sent", |event| event.is_of(stuck.pid));
+    agent.await_event("kill.confirmed", |event| event.is_of(stuck.pid));
+    agent.stop();
+
+    let watched = clock::lapse(started, sent.at).as_secs_f64();
+    assert!((6.9..8.5).contains(&watched), "{watched}");
+    assert!(
+        sent.age() >= 13.9,
+        "it is said to be as old as it is: {}",
+        sent.age()
+    );
 }
 
 #[test]
