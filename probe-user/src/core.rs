@@ -11,8 +11,11 @@
 
 pub mod kill;
 pub mod machine;
+pub mod matcher;
 pub mod model;
+pub mod pattern;
 pub mod policy;
+pub mod protect;
 pub mod report;
 pub mod rule;
 pub mod tracker;

@@ -59,15 +59,16 @@ fn crossing(stall: &Stall, age: Duration, watch: Duration) -> Mono {
 }
 
 impl Rule {
-    /// When a stall's condition is met, if nothing changes until then.
-    ///
+    /// When a stall's condition is met, if nothing changes until then: it, the time that it was
+    /// watched, and its process are old enough.
     #[must_use]
     pub fn crossing(&self, stall: &Stall) -> Mono {
         let watch = match self.action {
             Action::Alert => WATCH_BEFORE_REPORT,
             Action::Term | Action::Kill => WATCH_BEFORE_KILL,
         };
-        crossing(stall, self.stalled_for, watch)
+        let grown_up = stall.facts.as_ref().map(|facts| self.matches.not_before(facts));
+        crossing(stall, self.stalled_for, watch).max(grown_up.unwrap_or_default())
     }
 
     /// What is to be done about a stall whose condition is met.
@@ -77,10 +78,15 @@ impl Rule {
             .facts
             .as_ref()
             .is_none_or(|facts| policy.protect.covers(&stall.last, facts));
+        self.verdict_on(protected, stall.last.stream)
+    }
+
+    /// What is to be done about a process, protected or not, that is stuck on a stream.
+    pub(super) const fn verdict_on(&self, protected: bool, stream: Option<Stream>) -> Verdict {
         match (self.action, self.mode) {
             (Action::Alert, _) => Verdict::Alert,
             _ if protected => Verdict::Skip(Skipped::Protected, None),
-            _ if stall.last.stream == Some(Stream::Stderr) && !self.allow_stderr_kill => Verdict::Skip(
+            _ if matches!(stream, Some(Stream::Stderr)) && !self.allow_stderr_kill => Verdict::Skip(
                 Skipped::Protected,
                 Some("it is stuck on its stderr, and the rule does not say allow_stderr_kill = true"),
             ),

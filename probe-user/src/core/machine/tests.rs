@@ -9,7 +9,7 @@ use super::{
 use crate::core::{
     model::Stream,
     policy::WATCH_BEFORE_KILL,
-    rule::{Action, Glob, Mode, Protect, Rule},
+    rule::{Action, Mode, Pattern, Protect, Rule},
 };
 
 fn world_with(change: impl FnOnce(&mut Rule)) -> World {
@@ -184,15 +184,15 @@ fn an_alerting_rule_speaks_again_at_its_own_age() {
 fn the_protected_are_never_signalled() {
     let protects = [
         Protect {
-            comm: vec![Glob::parse("ff*").unwrap()],
+            comm: vec![Pattern::parse("ff*").unwrap()],
             ..Protect::default()
         },
         Protect {
-            users: vec![Glob::parse("peertube").unwrap()],
+            users: vec![Pattern::parse("peertube").unwrap()],
             ..Protect::default()
         },
         Protect {
-            users: vec![Glob::parse("1000").unwrap()],
+            users: vec![Pattern::parse("1000").unwrap()],
             ..Protect::default()
         },
         Protect {

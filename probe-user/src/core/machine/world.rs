@@ -8,7 +8,7 @@ use super::*;
 use crate::core::{
     model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall},
     report::KillReport,
-    rule::{Action, Glob, Match, Mode, Protect, Rule},
+    rule::{Action, Match, Mode, Pattern, Protect, Rule},
 };
 
 /// The observer starts here, so that stalls can be older.
@@ -27,7 +27,7 @@ pub(super) fn rule() -> Rule {
     Rule {
         name: "test".into(),
         matches: Match {
-            comm: Some(Glob::parse("ffmpeg*").unwrap()),
+            comm: Some(Pattern::parse("ffmpeg*").unwrap()),
             ..Match::default()
         },
         stalled_for: seconds(3.0),
