@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod explain;
 pub mod kill;
 pub mod machine;
 pub mod matcher;
