@@ -328,7 +328,7 @@ mod tests {
             (
                 "[protect]\nunits = ['~(']\nexe = ['']",
                 "2:10: protect.units[0]: `~(` is no regular expression: unclosed group; \
-                 what follows `~` is one; to match a `~`, write `[~]`\n\
+                 a pattern that starts with `~` must be one; write `[~]` for a plain `~`\n\
                  a.toml:3:8: protect.exe[0]: is empty; use \"*\" for anything, or leave it out",
             ),
             (

@@ -110,7 +110,7 @@ fn parse_regex(text: &str) -> Result<Regex, PatternError> {
         .map_err(|error| {
             // A syntax error is shown over several lines, with the reason in the last.
             let reason = if matches!(error, regex::Error::CompiledTooBig(_)) {
-                "it is too large; repeat less".to_owned()
+                "it would be too large; repeat less often".to_owned()
             } else {
                 error.to_string()
             };
@@ -170,7 +170,7 @@ mod tests {
             ),
             (
                 "~(\\w{100}){100}",
-                "is no regular expression: it is too large; repeat less",
+                "is no regular expression: it would be too large; repeat less often",
             ),
         ] {
             assert_eq!(

@@ -29,7 +29,9 @@ pub(super) fn pattern(place: &Place<'_>, text: &str) -> Result<Pattern, Problem>
     Pattern::parse(text).map_err(|error| {
         let right = match error {
             PatternError::Glob(_) => "use `*` and `?`",
-            PatternError::Regex(_) => "what follows `~` is one; to match a `~`, write `[~]`",
+            PatternError::Regex(_) => {
+                "a pattern that starts with `~` must be one; write `[~]` for a plain `~`"
+            }
         };
         place.problem(format!("`{text}` {error}; {right}"))
     })
