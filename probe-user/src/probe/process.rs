@@ -3,25 +3,38 @@
 //! Everything here may be gone by the time it is read, and may change meanwhile;
 //! nothing here is trusted for identity.
 
-use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf, time::Duration};
 
 use probe_ebpf::pattern::COMM_LEN;
 use procfs::process::Process as ProcProcess;
 
 use crate::{
     clock,
-    core::model::{Facts, Group, Process},
+    core::model::{Facts, Group, Mono, Process},
     probe::cgroup,
 };
 
 /// A chain of parents longer than this is cut off.
 const MAX_ANCESTORS: usize = 64;
 
+/// What was read of an ancestor serves so long: the writers of an incident share theirs.
+const KIN_FOR: Duration = Duration::from_millis(250);
+
 /// Reads facts, and remembers users' and groups' names.
 #[derive(Debug, Default)]
 pub struct Reader {
     users: HashMap<u32, Option<String>>,
     groups: HashMap<u32, Option<String>>,
+    kin: HashMap<i32, Option<Kin>>,
+    kin_read: Mono,
+}
+
+/// A process, as far as its descendants are concerned.
+#[derive(Clone, Debug)]
+struct Kin {
+    pid: i32,
+    ppid: i32,
+    comm: String,
 }
 
 /// A process that need not be writing anything.
@@ -42,7 +55,7 @@ impl Reader {
     pub fn facts(&mut self, process: Process) -> Option<Facts> {
         let proc = ProcProcess::new(i32::try_from(process.tgid).ok()?).ok()?;
         let uid = proc.uid().ok()?;
-        let ancestors: Vec<_> = ancestors(&proc).map(|stat| stat.comm).collect();
+        let ancestors = self.ancestors(proc.pid);
         let groups = cgroup::paths(&proc);
         let cgroup = cgroup::path(&groups);
         Some(Facts {
@@ -86,13 +99,22 @@ impl Reader {
             .clone()
     }
 
+    fn ancestors(&mut self, pid: i32) -> Vec<String> {
+        let now = clock::now();
+        if now.since(self.kin_read) > KIN_FOR {
+            self.kin.clear();
+            self.kin_read = now;
+        }
+        let read = |pid| self.kin.entry(pid).or_insert_with(|| kin(pid)).clone();
+        ancestors(pid, read).into_iter().map(|kin| kin.comm).collect()
+    }
+
     fn groups(&mut self, proc: &ProcProcess) -> Vec<Group> {
-        let Ok(status) = proc.status() else {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", proc.pid)) else {
             return Vec::new();
         };
-        let others = status.groups.iter().copied().filter(|gid| *gid != status.egid);
-        std::iter::once(status.egid)
-            .chain(others)
+        gids(&status)
+            .into_iter()
             .map(|gid| Group {
                 gid,
                 name: self.group(gid),
@@ -125,11 +147,26 @@ pub fn start_ticks(tgid: u32) -> Option<u64> {
 /// The pids of this process and of everything that it descends from.
 #[must_use]
 pub fn ancestry() -> Vec<u32> {
-    let own = ProcProcess::myself();
-    let ancestors = own.iter().flat_map(ancestors);
-    std::iter::once(std::process::id())
-        .chain(ancestors.filter_map(|stat| u32::try_from(stat.pid).ok()))
+    let own = std::process::id();
+    let ancestors = i32::try_from(own).map_or_else(|_| Vec::new(), |pid| ancestors(pid, kin));
+    std::iter::once(own)
+        .chain(ancestors.iter().filter_map(|kin| u32::try_from(kin.pid).ok()))
         .collect()
+}
+
+/// The effective group in a `/proc/PID/status`, and then the supplementary ones. Of all its lines
+/// only these two are understood: this is read for each writer of an incident.
+fn gids(status: &str) -> Vec<u32> {
+    let numbers = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.into_iter()
+            .flat_map(str::split_ascii_whitespace)
+            .filter_map(|number| number.parse::<u32>().ok())
+    };
+    // Real, effective, saved, and that of the file system.
+    let effective = numbers("Gid:").nth(1);
+    let others = numbers("Groups:").filter(|gid| Some(*gid) != effective);
+    effective.into_iter().chain(others).collect()
 }
 
 /// A command as the kernel keeps it.
@@ -143,13 +180,24 @@ pub fn comm_bytes(comm: &str) -> [u8; COMM_LEN] {
 }
 
 /// The parent of a process, its parent, and so on.
-fn ancestors(proc: &ProcProcess) -> impl Iterator<Item = procfs::process::Stat> + use<> {
-    let parent = |stat: &procfs::process::Stat| match stat.ppid {
-        1.. => ProcProcess::new(stat.ppid).ok()?.stat().ok(),
-        _ => None,
-    };
-    let first = proc.stat().ok().as_ref().and_then(parent);
-    std::iter::successors(first, parent).take(MAX_ANCESTORS)
+fn ancestors(pid: i32, mut read: impl FnMut(i32) -> Option<Kin>) -> Vec<Kin> {
+    // Its own entry is read afresh: it tells who the parent is now.
+    std::iter::successors(
+        kin(pid),
+        |child| if child.ppid > 0 { read(child.ppid) } else { None },
+    )
+    .skip(1)
+    .take(MAX_ANCESTORS)
+    .collect()
+}
+
+fn kin(pid: i32) -> Option<Kin> {
+    let stat = ProcProcess::new(pid).ok()?.stat().ok()?;
+    Some(Kin {
+        pid,
+        ppid: stat.ppid,
+        comm: stat.comm,
+    })
 }
 
 /// An executable's path without what the kernel adds once its file is replaced, as an upgrade
@@ -193,6 +241,20 @@ mod tests {
         let own = rustix::process::getegid().as_raw();
         assert_eq!(gids.iter().position(|gid| *gid == own), Some(0));
         assert_eq!(gids.iter().filter(|gid| **gid == own).count(), 1);
+    }
+
+    #[test]
+    fn groups_are_read_from_the_lines_of_a_status() {
+        for (status, expected) in [
+            (
+                "Name:\tx\nGid:\t1\t2\t3\t4\nGroups:\t4 2 24 \nNStgid:\t7\n",
+                vec![2, 4, 24],
+            ),
+            ("Gid:\t0\t0\t0\t0\nGroups:\t\n", vec![0]),
+            ("", vec![]),
+        ] {
+            assert_eq!(gids(status), expected, "{status:?}");
+        }
     }
 
     #[test]
