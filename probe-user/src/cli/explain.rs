@@ -150,13 +150,13 @@ fn rule(out: &mut String, place: usize, explained: &Explained<'_>, explanation: 
         (Some(false), _) => "does not match".to_owned(),
         (Some(true), Some(decision)) if decision.place == place => "matches, and decides".to_owned(),
         (None, Some(decision)) if decision.place == place => {
-            "may match, by what it writes to; then it decides".to_owned()
+            "may match, depending on its write; if so, it decides".to_owned()
         }
         (Some(true), Some(decision)) if decision.certain => {
-            format!("matches too late: {} decides", decision.rule.name)
+            format!("matches, but {} comes first", decision.rule.name)
         }
-        (Some(true), _) => "matches, and decides if none before it does".to_owned(),
-        (None, _) => "may match, by what it writes to, if none before it does".to_owned(),
+        (Some(true), _) => "matches, and decides unless a rule before it does".to_owned(),
+        (None, _) => "may match, depending on its write, unless a rule before it does".to_owned(),
     };
     let title = format!("{}. {}: {answer}", place + 1, explained.rule.name);
     out.push_str(&text::wrap(&text::one_line(&title), WIDTH));

@@ -336,4 +336,4 @@ const fn rounded(age: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::core) mod tests;

@@ -9,12 +9,12 @@ use crate::core::model::{Channel, DrainToken, Process, WriteSyscall, WriterId};
 
 const ID: &str = "3e74d8f0c7a94b1f8c2d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708";
 
-fn at(seconds: u64) -> Mono {
+pub(in crate::core) fn at(seconds: u64) -> Mono {
     Mono::default().after(Duration::from_secs(seconds))
 }
 
-/// The incident's writer, a thousand seconds after the start.
-fn sighting() -> Sighting {
+/// The incident's writer, a thousand seconds after the clock's zero.
+pub(in crate::core) fn sighting() -> Sighting {
     Sighting {
         writer: WriterId {
             tid: 43,
@@ -41,7 +41,7 @@ fn sighting() -> Sighting {
     }
 }
 
-fn facts() -> Facts {
+pub(in crate::core) fn facts() -> Facts {
     let group = |gid, name: Option<&str>| Group {
         gid,
         name: name.map(str::to_owned),
