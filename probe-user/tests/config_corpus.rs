@@ -28,7 +28,7 @@ fn walk(folder: &str, at_least: usize, pick: fn(Result<String, String>) -> Optio
         .join(folder);
     let files: BTreeSet<PathBuf> = fs::read_dir(&dir)
         .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("an entry").path())
         .collect();
     let with = |extension: &str| {
         let is_it = |path: &&PathBuf| path.extension() == Some(OsStr::new(extension));
@@ -45,7 +45,7 @@ fn walk(folder: &str, at_least: usize, pick: fn(Result<String, String>) -> Optio
         };
         said.push('\n');
         if bless {
-            fs::write(&golden, said).unwrap();
+            fs::write(&golden, said).expect("the words can be written");
         } else if fs::read_to_string(&golden).ok().as_deref() != Some(&said) {
             wrong.push(format!("{} should say:\n{said}", golden.display()));
         }
