@@ -5,6 +5,7 @@
 
 pub mod check_config;
 pub mod doctor;
+pub mod explain;
 pub mod log;
 pub mod observe;
 pub mod ps;

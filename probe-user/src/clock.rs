@@ -15,6 +15,16 @@ pub fn now() -> Mono {
     Mono::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
+/// The moment that is this many nanoseconds on `CLOCK_BOOTTIME`, by what has been slept in
+/// suspend up to now: a moment before a suspend comes out too early.
+#[must_use]
+pub fn from_boottime(nanos: u64) -> Mono {
+    let boot = clock_gettime(ClockId::Boottime);
+    let boot = i128::from(boot.tv_sec) * 1_000_000_000 + i128::from(boot.tv_nsec);
+    let suspended = boot - i128::from(now().as_nanos());
+    Mono::from_nanos(u64::try_from(i128::from(nanos) - suspended).unwrap_or(0))
+}
+
 /// Now, as people tell the time.
 #[must_use]
 pub fn wall() -> Timestamp {

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::core::{
         model::Stream,
-        rule::{Action, Glob, Match, Mode, Protect, Rule},
+        rule::{Action, Match, Mode, Pattern, Protect, Rule},
     };
 
     const EXAMPLE: &str = r#"
@@ -150,8 +150,8 @@ dir = "/var/lib/pipestall"
         Config::parse(text, Path::new("a.toml"))
     }
 
-    fn glob(text: &str) -> Glob {
-        Glob::parse(text).unwrap()
+    fn glob(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
     }
 
     #[test]
@@ -179,6 +179,7 @@ dir = "/var/lib/pipestall"
                         user: Some(glob("peertube")),
                         parent: Some(glob("node")),
                         stream: Some(Stream::Stdout),
+                        ..Match::default()
                     },
                     stalled_for: Duration::from_mins(1),
                     action: Action::Kill,
@@ -191,7 +192,7 @@ dir = "/var/lib/pipestall"
                 protect: Protect {
                     comm: vec![glob("systemd*"), glob("sshd"), glob("containerd-shim*")],
                     users: vec![glob("root")],
-                    pids: Vec::new(),
+                    ..Protect::default()
                 },
                 report_after: Duration::from_secs(5),
             }

@@ -9,11 +9,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod explain;
 pub mod kill;
 pub mod machine;
+pub mod matcher;
 pub mod model;
 pub mod pace;
+pub mod pattern;
 pub mod policy;
+pub mod protect;
 pub mod report;
 pub mod rule;
 pub mod tracker;

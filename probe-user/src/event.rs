@@ -117,7 +117,7 @@ impl StallView {
             parent: facts.parent.clone(),
             cgroup: facts.cgroup.clone(),
             unit: facts.unit.clone(),
-            container: None,
+            container: facts.container.clone(),
             channel: channel_name(last.channel.kind),
             inode: last.channel.inode,
             fd: last.fd,

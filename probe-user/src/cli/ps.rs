@@ -2,15 +2,19 @@
 
 use std::{io::IsTerminal as _, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
+use probe_ebpf::pattern::CommFilter;
+
 use super::{
+    explain::{self, Process},
     observe::{Commands, KernelArgs, duration},
     text,
 };
 use crate::{
     clock,
+    config::Config,
     core::{
         model::{Bound, Facts, Look, Stall, channel_name},
         tracker::Tracker,
@@ -44,6 +48,10 @@ pub struct Args {
     commands: Commands,
     #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    explain: explain::Explain,
+    #[command(flatten)]
+    rules: explain::Rules,
 }
 
 /// How the looks are taken.
@@ -54,8 +62,34 @@ enum Eyes {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     super::log::init(args.kernel.kernel_log);
-    let filter = args.commands.filter()?;
-    let mut eyes = match Kernel::scanner(&args.kernel.options(filter)) {
+    let Some(pid) = args.explain.explain else {
+        let rows = stalls(args, &args.commands.filter()?)?;
+        return if args.json {
+            print_json(&rows)
+        } else {
+            print_table(&rows)
+        };
+    };
+    let config = Config::load(&args.rules.config)?;
+    // Whoever it is: that the agent would not see it is part of the explanation.
+    let every = CommFilter::parse(["*"]).map_err(|(_, error)| anyhow!(error.as_str()))?;
+    let mut stalls = stalls(args, &every)?;
+    stalls.retain(|stall| stall.last.writer.process.tgid == pid);
+    let more = stalls.len().saturating_sub(1);
+    let process = match stalls.into_iter().next() {
+        Some(oldest) => Process::Writing(Box::new(oldest), more),
+        None => Process::by_pid(pid)?,
+    };
+    super::print(&if args.json {
+        explain::as_json(&config, &process)?
+    } else {
+        explain::as_text(&config, &process)
+    })
+}
+
+/// The writers that are blocked now, with their facts: the stalled ones first, by age.
+fn stalls(args: &Args, filter: &CommFilter) -> Result<Vec<Stall>> {
+    let mut eyes = match Kernel::scanner(&args.kernel.options(*filter)) {
         Ok(kernel) => Eyes::Kernel(Box::new(kernel)),
         Err(error @ ProbeError::NoPrivilege(_)) => {
             anstream::eprintln!(
@@ -69,7 +103,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut look = || -> Result<Look> {
         match &mut eyes {
             Eyes::Kernel(kernel) => Ok(kernel.look()?.0),
-            Eyes::Proc => fallback::look(&filter).context("cannot read /proc"),
+            Eyes::Proc => fallback::look(filter).context("cannot read /proc"),
         }
     };
 
@@ -82,18 +116,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut reader = Reader::default();
     let mut rows: Vec<_> = tracker
         .stalls()
-        .filter(|stall| stall.missing.is_none() && is_old_enough(stall, args.min))
+        .filter(|stall| stall.missing.is_none())
+        .filter(|stall| args.explain.explain.is_some() || is_old_enough(stall, args.min))
         .cloned()
         .collect();
     for stall in &mut rows {
         stall.facts = Some(reader.facts(stall.last.writer.process).unwrap_or_default());
     }
     rows.sort_by_key(|stall| (stall.draining, stall.since));
-    if args.json {
-        print_json(&rows)
-    } else {
-        print_table(&rows)
-    }
+    Ok(rows)
 }
 
 /// How long the writer has been in its write, drained or not; what is not known passes.

@@ -46,6 +46,47 @@ pub fn cut(text: &str, width: usize) -> String {
     out
 }
 
+/// The text with its control characters escaped: what a process calls itself cannot move the
+/// cursor.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let escape = |c: char| c.is_control().then(|| c.escape_default().to_string());
+    text.chars()
+        .map(|c| escape(c).unwrap_or_else(|| c.to_string()))
+        .collect()
+}
+
+/// The text in lines of at most `width` characters, each ended, all but the first indented.
+/// Only a word that is longer than a line is cut in two.
+#[must_use]
+pub fn wrap(text: &str, width: usize) -> String {
+    const INDENT: &str = "   ";
+    let mut out = String::new();
+    let mut used = 0;
+    for word in text.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        if used > 0 && used + 1 + rest.len() > width {
+            out.push('\n');
+            out.push_str(INDENT);
+            used = INDENT.len();
+        } else if used > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        while used + rest.len() > width {
+            let tail = rest.split_off(width - used);
+            out.extend(rest);
+            out.push('\n');
+            out.push_str(INDENT);
+            (rest, used) = (tail, INDENT.len());
+        }
+        used += rest.len();
+        out.extend(rest);
+    }
+    out.push('\n');
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +124,22 @@ mod tests {
     fn what_is_cut_off_shows() {
         assert_eq!(cut("ffmpeg -i pipe:0", 10), "ffmpeg -i…");
         assert_eq!(cut("ffmpeg", 10), "ffmpeg");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(one_line("a\u{1b}[2Jb\né"), "a\\u{1b}[2Jb\\né");
+    }
+
+    #[test]
+    fn long_texts_are_wrapped_between_words_and_long_words_cut() {
+        for (text, wrapped) in [
+            ("", "\n"),
+            ("one two", "one two\n"),
+            ("one two three four", "one two\n   three\n   four\n"),
+            ("abcdefghijklmn", "abcdefghij\n   klmn\n"),
+        ] {
+            assert_eq!(wrap(text, 10), wrapped);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! All that a configuration promises is checked here, over all files at once. It
 //! does no I/O and must not know how TOML is written.
 
+mod matches;
 mod pace;
 mod rule;
 mod value;
@@ -12,9 +13,12 @@ use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
 use probe_ebpf::pattern::CommFilter;
 use toml::Spanned;
 
-use self::value::{Limits, duration, glob, one_of, too_long};
+use self::{
+    matches::{no_comm, no_path, no_unit},
+    value::{Limits, duration, one_of, pattern},
+};
 use super::{
-    Config, Observe, State, comm,
+    Config, Observe, State,
     problem::{Problem, list},
     raw::{File, Raw, RawObserve, RawProtect, RawState, Text},
     source::{Place, Source},
@@ -55,7 +59,7 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
                 key: format!("rule[{i}]"),
                 span: rule.span(),
             };
-            rules.extend(check.rule(&table, rule.get_ref(), &observe.comm));
+            rules.extend(check.rule(&table, rule.get_ref(), &observe, &protect));
         }
     }
     if !check.problems.is_empty() {
@@ -209,21 +213,31 @@ impl<'a> Check<'a> {
     }
 
     fn protect(&mut self, table: &Table<'a>, raw: &RawProtect) -> Protect {
-        let mut protect = Protect::default();
-        for (i, text) in raw.comm.iter().enumerate() {
-            let place = table.value(&format!("comm[{i}]"), text);
+        let mut list = |key: &str, texts: &[Text], wrong: fn(&str) -> Option<String>| {
+            let place = |(i, text): (usize, &Text)| table.value(&format!("{key}[{i}]"), text);
             // Not a warning: what was meant to be safe would not be.
-            if comm::is_too_long(text.get_ref()) {
-                self.problems
-                    .push(place.problem(too_long(text.get_ref(), "would protect nothing")));
+            for (i, text) in texts.iter().enumerate() {
+                if let Some(right) = wrong(text.get_ref()).filter(|_| !text.get_ref().is_empty()) {
+                    let message = format!("`{}` would protect nothing: {right}", text.get_ref());
+                    self.problems.push(place((i, text)).problem(message));
+                }
             }
-            protect.comm.extend(self.keep(glob(&place, text.get_ref())));
+            texts
+                .iter()
+                .enumerate()
+                .filter_map(|(i, text)| {
+                    let parsed = pattern(&place((i, text)), text.get_ref());
+                    parsed.map_err(|problem| self.problems.push(problem)).ok()
+                })
+                .collect()
+        };
+        Protect {
+            comm: list("comm", &raw.comm, no_comm),
+            users: list("users", &raw.users, |_| None),
+            units: list("units", &raw.units, no_unit),
+            exe: list("exe", &raw.exe, no_path),
+            pids: Vec::new(),
         }
-        for (i, text) in raw.users.iter().enumerate() {
-            let place = table.value(&format!("users[{i}]"), text);
-            protect.users.extend(self.keep(glob(&place, text.get_ref())));
-        }
-        protect
     }
 
     fn state(&mut self, table: &Table<'a>, raw: &RawState) -> Option<State> {
@@ -245,6 +259,14 @@ fn filter(table: &Table<'_>, given: &Spanned<Vec<Text>>) -> Result<CommFilter, P
     if texts.is_empty() {
         let place = table.value("comm", given);
         return Err(place.problem("is empty, so nothing is observed; use [\"*\"] for every command"));
+    }
+    if let Some((i, text)) = (0..).zip(texts).find(|(_, text)| text.get_ref().starts_with('~')) {
+        let place = table.value(&format!("comm[{i}]"), text);
+        return Err(place.problem(format!(
+            "`{}` is a regular expression, which the kernel side does not know; use a name or a prefix, \
+             such as \"ffmpeg*\"",
+            text.get_ref()
+        )));
     }
     CommFilter::parse(texts.iter().map(|text| text.get_ref().as_str())).map_err(|(i, error)| {
         let text = &texts[i];
@@ -317,6 +339,17 @@ mod tests {
             (
                 "[protect]\nusers = ['root', '']",
                 "2:18: protect.users[1]: is empty; use \"*\" for anything, or leave it out",
+            ),
+            (
+                "[protect]\nunits = ['~(']\nexe = ['']",
+                "2:10: protect.units[0]: `~(` is no regular expression: unclosed group; \
+                 a pattern that starts with `~` must be one; write `[~]` for a plain `~`\n\
+                 a.toml:3:8: protect.exe[0]: is empty; use \"*\" for anything, or leave it out",
+            ),
+            (
+                "[observe]\ncomm = ['a', '~ffmpeg']",
+                "2:14: observe.comm[1]: `~ffmpeg` is a regular expression, which the kernel side does not know; \
+                 use a name or a prefix, such as \"ffmpeg*\"",
             ),
             (
                 "[state]\ndir = ''",

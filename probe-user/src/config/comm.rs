@@ -1,20 +1,22 @@
 //! What can be told about command patterns without a process to try them on.
 //!
-//! Everything is on the safe side: where a glob is not plain, nothing is claimed.
+//! Everything is on the safe side: where a pattern is no plain glob, nothing is claimed.
 
 use probe_ebpf::pattern::COMM_LEN;
 
 /// Whether a glob asks for more of a command than the kernel keeps (15 bytes).
 pub(super) fn is_too_long(glob: &str) -> bool {
     // Characters, not bytes: what is not UTF-8 is decoded with a longer replacement for each byte.
-    !glob.contains(['[', ']', '{', '}', '\\']) && glob.chars().filter(|c| *c != '*').count() >= COMM_LEN
+    !glob.starts_with('~')
+        && !glob.contains(['[', ']', '{', '}', '\\'])
+        && glob.chars().filter(|c| *c != '*').count() >= COMM_LEN
 }
 
 /// Whether no command matches both a rule's glob and a pattern of the kernel's filter.
 pub(super) fn are_disjoint(glob: &str, pattern: &str) -> bool {
     let (glob, glob_is_prefix) = prefix(glob);
     let (pattern, pattern_is_prefix) = prefix(pattern);
-    if glob.contains(['*', '?', '[', ']', '{', '}', '\\']) {
+    if glob.starts_with('~') || glob.contains(['*', '?', '[', ']', '{', '}', '\\']) {
         return false;
     }
     match (glob_is_prefix, pattern_is_prefix) {
@@ -36,7 +38,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::rule::Glob;
+    use crate::core::rule::Pattern;
 
     #[test]
     fn globs_that_share_no_command_with_a_pattern_are_disjoint() {
@@ -56,6 +58,7 @@ mod tests {
             ("[n]ode", "ffmpeg*", false),
             ("{node,x}", "ffmpeg*", false),
             ("n?de", "ffmpeg*", false),
+            ("~^node$", "ffmpeg*", false),
         ] {
             assert_eq!(are_disjoint(glob, pattern), expected, "{glob} {pattern}");
         }
@@ -72,6 +75,7 @@ mod tests {
             ("????????????????", true),
             ("containerd-{shim-runc-v2,x}", false),
             ("ééééééééé", false),
+            ("~^(ffmpeg|containerd-shim)", false),
         ] {
             assert_eq!(is_too_long(glob), expected, "{glob}");
         }
@@ -86,7 +90,7 @@ mod tests {
         ) {
             let mut comm = [0; COMM_LEN];
             comm[..command.len()].copy_from_slice(command.as_bytes());
-            let matches = Glob::parse(&glob).unwrap().matches(&command);
+            let matches = Pattern::parse(&glob).unwrap().matches(&command);
             let observed = CommFilter::parse([pattern.as_str()]).is_ok_and(|filter| filter.matches(comm));
             prop_assert!(!(matches && is_too_long(&glob)));
             prop_assert!(!(matches && observed && are_disjoint(&glob, &pattern)));

@@ -98,10 +98,19 @@ pub(super) struct RawDistinct {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawMatch {
     pub(super) comm: Option<Text>,
+    pub(super) thread: Option<Text>,
+    pub(super) exe: Option<Text>,
     pub(super) cmdline: Option<Text>,
     pub(super) user: Option<Text>,
+    pub(super) group: Option<Text>,
     pub(super) parent: Option<Text>,
+    pub(super) ancestor: Option<Text>,
+    pub(super) cgroup: Option<Text>,
+    pub(super) unit: Option<Text>,
+    pub(super) container: Option<Text>,
+    pub(super) channel: Option<Text>,
     pub(super) stream: Option<Text>,
+    pub(super) min_process_age: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +120,10 @@ pub(super) struct RawProtect {
     pub(super) comm: Vec<Text>,
     #[serde(default)]
     pub(super) users: Vec<Text>,
+    #[serde(default)]
+    pub(super) units: Vec<Text>,
+    #[serde(default)]
+    pub(super) exe: Vec<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,7 +213,7 @@ fn wrong_type(key: &str, message: &str) -> String {
         (key, _)
             if matches!(
                 key.rsplit_once('.'),
-                Some((_, "stalled_for" | "grace" | "report_after"))
+                Some((_, "stalled_for" | "grace" | "report_after" | "min_process_age"))
             ) =>
         {
             DURATION
@@ -241,8 +254,10 @@ mod tests {
                 "3:11: rule[1].match.command: unknown key; did you mean `comm`?",
             ),
             (
-                "[[rule]]\nmatch.unit = 'x'",
-                "2:7: rule[0].match.unit: unknown key; known keys: `comm`, `cmdline`, `user`, `parent`, `stream`",
+                "[[rule]]\nmatch.pid = 'x'",
+                "2:7: rule[0].match.pid: unknown key; known keys: `comm`, `thread`, `exe`, `cmdline`, `user`, \
+                 `group`, `parent`, `ancestor`, `cgroup`, `unit`, `container`, `channel`, `stream`, \
+                 `min_process_age`",
             ),
             (
                 "[rule]\nname = 'x'",

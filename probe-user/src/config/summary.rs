@@ -2,14 +2,10 @@
 //!
 //! It only writes down what is already decided.
 
-use std::time::Duration;
-
-use jiff::SignedDuration;
-
 use super::{Config, problem::OneLine};
 use crate::core::{
-    model::channel_name,
-    rule::{Action, Glob, Rule},
+    model::{channel_name, human},
+    rule::{Action, Pattern, Rule},
 };
 
 impl Config {
@@ -43,14 +39,24 @@ impl Config {
     }
 
     fn protected(&self) -> String {
-        let list = |globs: &[Glob]| globs.iter().map(Glob::as_str).collect::<Vec<_>>().join(", ");
+        let list = |patterns: &[Pattern]| {
+            patterns
+                .iter()
+                .map(Pattern::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let protect = &self.policy.protect;
         let mut parts = vec!["pid 1, pipestall itself".to_owned()];
-        if !protect.comm.is_empty() {
-            parts.push(format!("commands {}", list(&protect.comm)));
-        }
-        if !protect.users.is_empty() {
-            parts.push(format!("users {}", list(&protect.users)));
+        for (what, patterns) in [
+            ("commands", &protect.comm),
+            ("users", &protect.users),
+            ("units", &protect.units),
+            ("executables", &protect.exe),
+        ] {
+            if !patterns.is_empty() {
+                parts.push(format!("{what} {}", list(patterns)));
+            }
         }
         parts.join("; ")
     }
@@ -63,32 +69,43 @@ fn rule(rule: &Rule) -> String {
         Action::Term | Action::Kill => format!("{} ({})", rule.action.as_str(), rule.mode.as_str()),
     };
     let matches = &rule.matches;
-    let command = matches.comm.as_ref().map_or("any command", Glob::as_str);
+    let command = matches.comm.as_ref().map_or("any command", Pattern::as_str);
     let stream = matches
         .stream
         .map(|stream| format!(" on {}", stream.as_str()))
         .unwrap_or_default();
     let conditions: String = [
+        (" by thread ", &matches.thread),
+        (" from ", &matches.exe),
         (" with command line ", &matches.cmdline),
         (" of user ", &matches.user),
+        (" of group ", &matches.group),
         (" under parent ", &matches.parent),
+        (" under ancestor ", &matches.ancestor),
+        (" in cgroup ", &matches.cgroup),
+        (" in unit ", &matches.unit),
+        (" in container ", &matches.container),
     ]
     .into_iter()
-    .filter_map(|(words, glob)| glob.as_ref().map(|glob| format!("{words}{}", glob.as_str())))
+    .filter_map(|(words, pattern)| {
+        pattern
+            .as_ref()
+            .map(|pattern| format!("{words}{}", pattern.as_str()))
+    })
     .collect();
+    let channel = matches
+        .channel
+        .map(|channel| format!(" through {}", channel_name(channel)))
+        .unwrap_or_default();
+    let age = matches
+        .min_process_age
+        .map(|age| format!(" older than {}", human(age)))
+        .unwrap_or_default();
     let after = human(rule.stalled_for);
     format!(
-        "{}: {action} {command}{stream}{conditions} after {after}",
+        "{}: {action} {command}{stream}{channel}{conditions}{age} after {after}",
         rule.name
     )
-}
-
-/// A duration as a configuration would have it: `60s`, `250ms`, `1h 30m`.
-pub(super) fn human(duration: Duration) -> String {
-    match SignedDuration::try_from(duration) {
-        Ok(signed) if duration >= Duration::from_mins(2) => format!("{signed:#}"),
-        Ok(_) | Err(_) => format!("{duration:?}"),
-    }
 }
 
 #[cfg(test)]
@@ -148,19 +165,5 @@ warning: a.toml:20:18: rule[2].match.comm: `cat` matches nothing that observe.co
              no rules: stalls are only reported\n\
              protect: pid 1, pipestall itself"
         );
-    }
-
-    #[test]
-    fn durations_read_as_they_are_written() {
-        for (millis, expected) in [
-            (1, "1ms"),
-            (250, "250ms"),
-            (60_000, "60s"),
-            (119_500, "119.5s"),
-            (120_000, "2m"),
-            (3_661_000, "1h 1m 1s"),
-        ] {
-            assert_eq!(human(Duration::from_millis(millis)), expected);
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use jiff::SignedDuration;
+
 pub use probe_ebpf::{
     record::{ChannelKind, DrainToken},
     syscall::WriteSyscall,
@@ -141,6 +143,15 @@ pub const fn channel_name(kind: ChannelKind) -> &'static str {
     }
 }
 
+/// A duration as a configuration would have it: `60s`, `250ms`, `1h 30m`.
+#[must_use]
+pub fn human(duration: Duration) -> String {
+    match SignedDuration::try_from(duration) {
+        Ok(signed) if duration >= Duration::from_mins(2) => format!("{signed:#}"),
+        Ok(_) | Err(_) => format!("{duration:?}"),
+    }
+}
+
 /// A blocked writer, as one look found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
@@ -200,12 +211,29 @@ pub struct Facts {
     pub exe: Option<PathBuf>,
     /// The user's name.
     pub user: Option<String>,
+    /// The groups: first the effective one, then the supplementary ones.
+    pub groups: Vec<Group>,
     /// The parent's command.
     pub parent: Option<String>,
+    /// The commands of the parent, its parent, and so on up to pid 1 or some bound.
+    pub ancestors: Vec<String>,
     /// The control group's path.
     pub cgroup: Option<String>,
     /// The systemd unit that the control group belongs to.
     pub unit: Option<String>,
+    /// The id of the container that it runs in.
+    pub container: Option<String>,
+    /// When the process started; time in suspend after that counts as time before it.
+    pub born: Option<Mono>,
+}
+
+/// A group of users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number.
+    pub gid: u32,
+    /// Its name, if it has one here.
+    pub name: Option<String>,
 }
 
 /// Names a stall for as long as the machine runs.
@@ -281,5 +309,19 @@ mod tests {
         assert_eq!(late.since(early), Duration::from_nanos(4));
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!(late.after(Duration::MAX), Mono::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn durations_read_as_they_are_written() {
+        for (millis, expected) in [
+            (1, "1ms"),
+            (250, "250ms"),
+            (60_000, "60s"),
+            (119_500, "119.5s"),
+            (120_000, "2m"),
+            (3_661_000, "1h 1m 1s"),
+        ] {
+            assert_eq!(human(Duration::from_millis(millis)), expected);
+        }
     }
 }

@@ -81,8 +81,8 @@ fn crossing(stall: &Stall, age: Duration, watch: Duration) -> Mono {
 }
 
 impl Rule {
-    /// When a stall's condition is met, if nothing changes until then.
-    ///
+    /// When a stall's condition is met, if nothing changes until then: it, the time that it was
+    /// watched, and its process are old enough.
     #[must_use]
     pub fn crossing(&self, stall: &Stall) -> Mono {
         let watch = match self.action {
@@ -91,7 +91,8 @@ impl Rule {
             // It may have been draining, slowly, before the observer came.
             Action::Term | Action::Kill => self.stalled_for,
         };
-        crossing(stall, self.stalled_for, watch)
+        let grown_up = stall.facts.as_ref().map(|facts| self.matches.not_before(facts));
+        crossing(stall, self.stalled_for, watch).max(grown_up.unwrap_or_default())
     }
 
     /// What is to be done about a stall whose condition is met.
@@ -101,10 +102,15 @@ impl Rule {
             .facts
             .as_ref()
             .is_none_or(|facts| policy.protect.covers(&stall.last, facts));
+        self.verdict_on(protected, stall.last.stream)
+    }
+
+    /// What is to be done about a process, protected or not, that is stuck on a stream.
+    pub(super) const fn verdict_on(&self, protected: bool, stream: Option<Stream>) -> Verdict {
         match self.action {
             Action::Alert => Verdict::Alert,
             _ if protected => Verdict::Skip(Skipped::Protected, None),
-            _ if stall.last.stream == Some(Stream::Stderr) && !self.allow_stderr_kill => Verdict::Skip(
+            _ if matches!(stream, Some(Stream::Stderr)) && !self.allow_stderr_kill => Verdict::Skip(
                 Skipped::Protected,
                 Some("it is stuck on its stderr, and the rule does not say allow_stderr_kill = true"),
             ),

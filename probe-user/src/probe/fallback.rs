@@ -11,7 +11,7 @@ use std::{
 };
 
 use probe_ebpf::{
-    pattern::{COMM_LEN, CommFilter},
+    pattern::CommFilter,
     record::{STREAM_STDERR, STREAM_STDIN, STREAM_STDOUT},
     syscall::Arch,
 };
@@ -23,6 +23,7 @@ use crate::{
     core::model::{
         Channel, ChannelKind, DrainToken, Look, Process, Sighting, Stream, WriteSyscall, WriterId,
     },
+    probe::process::comm_bytes,
 };
 
 const ARCH: Arch = if cfg!(target_arch = "aarch64") {
@@ -163,12 +164,4 @@ fn unix_inodes() -> HashSet<u64> {
     procfs::net::unix()
         .map(|entries| entries.into_iter().map(|e| e.inode).collect())
         .unwrap_or_default()
-}
-
-fn comm_bytes(comm: &str) -> [u8; COMM_LEN] {
-    let mut bytes = [0; COMM_LEN];
-    for (to, from) in bytes.iter_mut().zip(comm.bytes().take(COMM_LEN - 1)) {
-        *to = from;
-    }
-    bytes
 }

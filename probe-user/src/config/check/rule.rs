@@ -1,29 +1,24 @@
 //! Checks rules.
 //!
-//! It must not know the other tables, but for the commands that are observed.
+//! It must not know the other tables, but for what is observed and who is protected.
 
 use std::time::Duration;
 
-use toml::Spanned;
-
 use super::{
     Check, Table,
-    value::{Limits, duration, glob, one_of, too_long},
+    value::{Limits, duration, one_of},
 };
 use crate::{
     config::{
-        comm,
-        problem::list,
-        raw::{RawMatch, RawRule, Text},
-        source::Place,
+        Observe,
+        raw::{RawRule, Text},
     },
     core::{
         model::Stream,
-        rule::{Action, Glob, Match, Mode, Rule},
+        rule::{Action, Mode, Protect, Rule},
     },
 };
 
-const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 const ACTIONS: [Action; 3] = [Action::Alert, Action::Term, Action::Kill];
 const MODES: [Mode; 2] = [Mode::DryRun, Mode::Enforce];
 
@@ -36,9 +31,15 @@ const GRACE: Limits = (Duration::from_millis(1), Duration::from_hours(1));
 
 impl<'a> Check<'a> {
     /// A rule; none if anything about it is wrong.
-    pub(super) fn rule(&mut self, table: &Table<'a>, raw: &'a RawRule, observed: &[String]) -> Option<Rule> {
+    pub(super) fn rule(
+        &mut self,
+        table: &Table<'a>,
+        raw: &'a RawRule,
+        observe: &Observe,
+        protect: &Protect,
+    ) -> Option<Rule> {
         let name = self.name(table, raw.name.as_ref());
-        let matches = self.matches(table, raw.matches.as_ref(), observed);
+        let matches = self.matches(table, raw.matches.as_ref(), observe);
         let stalled_for = match &raw.stalled_for {
             Some(text) => duration(&table.value("stalled_for", text), text.get_ref(), STALLED_FOR),
             None => Err(table
@@ -84,6 +85,11 @@ impl<'a> Check<'a> {
                 action.as_str()
             )));
         }
+        if let (Some(matches), Some(given), Some(Action::Term | Action::Kill)) =
+            (&matches, &raw.matches, action)
+        {
+            self.warn_of_protected(table, given, matches, protect);
+        }
         let pace = self.pace(table, raw);
         let pre_kill = self.pre_kill(table, raw);
         Some(Rule {
@@ -118,91 +124,6 @@ impl<'a> Check<'a> {
         }
         self.names.insert(name, place);
         Some(name.to_owned())
-    }
-
-    fn matches(
-        &mut self,
-        table: &Table<'a>,
-        given: Option<&Spanned<RawMatch>>,
-        observed: &[String],
-    ) -> Option<Match> {
-        const EVERYTHING: &str =
-            "which would match everything; if that is meant, say match = { comm = \"*\" }";
-        let Some(given) = given else {
-            self.problems
-                .push(table.absent("match").problem(format!("is missing, {EVERYTHING}")));
-            return None;
-        };
-        let place = table.value("match", given);
-        let table = Table {
-            source: table.source,
-            key: format!("{}.match", table.key),
-            span: given.span(),
-        };
-        let RawMatch {
-            comm,
-            cmdline,
-            user,
-            parent,
-            stream,
-        } = given.get_ref();
-        if [comm, cmdline, user, parent, stream]
-            .iter()
-            .all(|text| text.is_none())
-        {
-            self.problems
-                .push(place.problem(format!("is empty, {EVERYTHING}")));
-            return None;
-        }
-        if let Some(text) = comm {
-            self.warn_of_comm(&table.value("comm", text), text.get_ref(), observed);
-        }
-        if let Some(text) = parent
-            && comm::is_too_long(text.get_ref())
-        {
-            let problem = table
-                .value("parent", text)
-                .problem(too_long(text.get_ref(), "never matches"));
-            self.warnings.push(problem.to_string());
-        }
-        let stream = stream.as_ref().map(|text| {
-            let place = table.value("stream", text);
-            one_of(
-                &place,
-                text.get_ref(),
-                ("stream", "streams"),
-                &STREAMS,
-                Stream::as_str,
-            )
-        });
-        let stream = stream.and_then(|stream| self.keep(stream));
-        Some(Match {
-            comm: self.condition(&table, "comm", comm.as_ref()),
-            cmdline: self.condition(&table, "cmdline", cmdline.as_ref()),
-            user: self.condition(&table, "user", user.as_ref()),
-            parent: self.condition(&table, "parent", parent.as_ref()),
-            stream,
-        })
-    }
-
-    fn condition(&mut self, table: &Table<'a>, name: &str, given: Option<&Text>) -> Option<Glob> {
-        let text = given?;
-        self.keep(glob(&table.value(name, text), text.get_ref()))
-    }
-
-    /// Warns of a command that no observed process can have.
-    fn warn_of_comm(&mut self, place: &Place<'a>, text: &str, observed: &[String]) {
-        let message = if comm::is_too_long(text) {
-            too_long(text, "never matches")
-        } else if observed.iter().all(|pattern| comm::are_disjoint(text, pattern)) {
-            let observed = list(observed);
-            format!(
-                "`{text}` matches nothing that observe.comm lets through ({observed}); change one of them"
-            )
-        } else {
-            return;
-        };
-        self.warnings.push(place.problem(message).to_string());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Turns single texts into values: globs, durations, and words from a fixed set.
+//! Turns single texts into values: patterns, durations, and words from a fixed set.
 //!
 //! It must not know which key a text belongs to.
 
@@ -11,21 +11,30 @@ use crate::{
         problem::{Problem, instead},
         raw::DURATION,
         source::Place,
-        summary::human,
     },
-    core::rule::Glob,
+    core::{
+        model::human,
+        pattern::{Pattern, PatternError},
+    },
 };
 
 /// From the least to the most.
 pub(super) type Limits = (Duration, Duration);
 
-/// A glob, which must not be empty.
-pub(super) fn glob(place: &Place<'_>, text: &str) -> Result<Glob, Problem> {
-    if text.is_empty() {
+/// A pattern, which must not be empty.
+pub(super) fn pattern(place: &Place<'_>, text: &str) -> Result<Pattern, Problem> {
+    if matches!(text, "" | "~") {
         return Err(place.problem("is empty; use \"*\" for anything, or leave it out"));
     }
-    Glob::parse(text)
-        .map_err(|error| place.problem(format!("`{text}` is no glob: {}; use `*` and `?`", error.kind())))
+    Pattern::parse(text).map_err(|error| {
+        let right = match error {
+            PatternError::Glob(_) => "use `*` and `?`",
+            PatternError::Regex(_) => {
+                "a pattern that starts with `~` must be one; write `[~]` for a plain `~`"
+            }
+        };
+        place.problem(format!("`{text}` {error}; {right}"))
+    })
 }
 
 /// A duration within the limits, both of them included.
@@ -63,9 +72,4 @@ pub(super) fn one_of<T: Copy>(
                 instead(text, plural, &known)
             ))
         })
-}
-
-/// What to say of a command pattern that is longer than any command.
-pub(super) fn too_long(text: &str, effect: &str) -> String {
-    format!("`{text}` {effect}: the kernel keeps 15 bytes of a command's name; end it with `*` sooner")
 }

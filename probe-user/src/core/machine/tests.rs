@@ -9,7 +9,7 @@ use super::{
 use crate::core::{
     model::Stream,
     policy::WATCH_BEFORE_KILL,
-    rule::{Action, Glob, Mode, Protect, Rule},
+    rule::{Action, Mode, Pattern, Protect, Rule},
 };
 
 fn world_with(change: impl FnOnce(&mut Rule)) -> World {
@@ -184,15 +184,15 @@ fn an_alerting_rule_speaks_again_at_its_own_age() {
 fn the_protected_are_never_signalled() {
     let protects = [
         Protect {
-            comm: vec![Glob::parse("ff*").unwrap()],
+            comm: vec![Pattern::parse("ff*").unwrap()],
             ..Protect::default()
         },
         Protect {
-            users: vec![Glob::parse("peertube").unwrap()],
+            users: vec![Pattern::parse("peertube").unwrap()],
             ..Protect::default()
         },
         Protect {
-            users: vec![Glob::parse("1000").unwrap()],
+            users: vec![Pattern::parse("1000").unwrap()],
             ..Protect::default()
         },
         Protect {
@@ -360,7 +360,7 @@ fn a_process_that_has_become_another_program_is_not_ended_for_what_it_was() {
 
 #[test]
 fn a_writer_whose_parent_is_gone_is_asked_about_anew() {
-    let parent = Some(Glob::parse("99").unwrap());
+    let parent = Some(Pattern::parse("99").unwrap());
     let mut world = with_a_stuck_writer(world_with(|rule| rule.matches.parent = parent));
     world.run(seconds(2.0));
     world.happen(7, Happening::Orphan);

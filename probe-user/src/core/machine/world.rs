@@ -9,7 +9,7 @@ use crate::core::{
     model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall},
     pace::{Limits, Pace},
     report::KillReport,
-    rule::{Action, Glob, Match, Mode, Protect, Rule},
+    rule::{Action, Match, Mode, Pattern, Protect, Rule},
 };
 
 /// The observer starts here, so that stalls can be older.
@@ -28,7 +28,7 @@ pub(super) fn rule() -> Rule {
     Rule {
         name: "test".into(),
         matches: Match {
-            comm: Some(Glob::parse("ffmpeg*").unwrap()),
+            comm: Some(Pattern::parse("ffmpeg*").unwrap()),
             ..Match::default()
         },
         stalled_for: seconds(3.0),
