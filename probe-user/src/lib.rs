@@ -11,3 +11,4 @@ pub mod core;
 pub mod enforce;
 pub mod event;
 pub mod probe;
+pub mod recording;

@@ -70,7 +70,7 @@ impl Tracker {
                     self.stalls.insert(stall.last.writer, stall);
                     self.next_id += 1;
                 }
-                Some(stall) => match compare(stall, &sighting, traced) {
+                Some(stall) => match compare(&stall.last, &sighting, traced) {
                     None => {
                         stall.last = sighting;
                         stall.draining = false;
@@ -133,8 +133,7 @@ impl Tracker {
 }
 
 /// What happened to a stall between its last sighting and this one; `None` if nothing did.
-fn compare(stall: &Stall, now: &Sighting, traced: bool) -> Option<Ended> {
-    let last = &stall.last;
+pub(crate) fn compare(last: &Sighting, now: &Sighting, traced: bool) -> Option<Ended> {
     if last.channel != now.channel || now.entered.is_some_and(|entered| entered > last.at) {
         return Some(Ended::Left);
     }
