@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod log;
 pub mod observe;
 pub mod ps;
+pub mod replay;
 pub mod run;
 pub mod text;
 pub mod watch;
@@ -47,6 +48,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Check a configuration file, and say what it would do
     CheckConfig(check_config::Args),
+    /// Run a configuration's rules over a recording: what would have been ended, and when
+    Replay(replay::Args),
 }
 
 /// Runs a command; returns its documented exit code.
@@ -58,6 +61,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::Replay(args) => replay::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
