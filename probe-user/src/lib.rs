@@ -12,5 +12,6 @@ pub mod core;
 pub mod enforce;
 pub mod event;
 pub mod probe;
+pub mod recorder;
 pub mod recording;
 pub mod replay;
