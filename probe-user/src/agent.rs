@@ -322,7 +322,7 @@ impl Agent {
 }
 
 /// Registers a descriptor with the runtime.
-fn watch<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
+pub(crate) fn watch<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
     // SAFETY: what is registered here are handles, the ring buffer and the log; each owns
     // its one descriptor and returns it for as long as it lives.
     let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };

@@ -9,6 +9,8 @@ pub mod explain;
 pub mod log;
 pub mod observe;
 pub mod ps;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod text;
 pub mod watch;
@@ -48,6 +50,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Check a configuration file, and say what it would do
     CheckConfig(check_config::Args),
+    /// Keep what is seen in a file until Ctrl-C, for `replay`; signals nothing
+    Record(record::Args),
+    /// Run a configuration's rules over a recording: what would have been ended, and when
+    Replay(replay::Args),
 }
 
 /// Runs a command; returns its documented exit code.
@@ -59,6 +65,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -180,6 +180,8 @@ impl HistogramView {
 pub struct Stamp {
     node: String,
     next_seq: u64,
+    /// The time of day in a replay, where no clock is read.
+    simulated: Option<Timestamp>,
 }
 
 impl Stamp {
@@ -190,7 +192,25 @@ impl Stamp {
         Self {
             node,
             next_seq: last + 1,
+            simulated: None,
         }
+    }
+
+    /// For events of a recording made on `node`, each handed its time.
+    #[must_use]
+    pub const fn replayed(node: String) -> Self {
+        Self {
+            node,
+            next_seq: 1,
+            simulated: Some(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    /// An event about what the machine reported at a simulated time. The same report at
+    /// the same place makes the same event, its id included.
+    pub fn report_at(&mut self, report: &Report, time: Timestamp) -> Event {
+        self.simulated = Some(time);
+        self.report(report)
     }
 
     /// An event about the agent itself.
@@ -247,12 +267,15 @@ impl Stamp {
         rule: Option<&RuleRef>,
         what: What,
     ) -> Event {
-        let now = clock::wall();
+        let now = self.simulated.unwrap_or_else(clock::wall);
         let seq = self.next_seq;
         self.next_seq += 1;
+        let id = self.simulated.map_or_else(ulid::Ulid::new, |time| {
+            ulid::Ulid::from_parts(u64::try_from(time.as_millisecond()).unwrap_or(0), seq.into())
+        });
         Event {
             v: VERSION,
-            id: ulid::Ulid::new().to_string(),
+            id: id.to_string(),
             seq,
             time: rfc3339(now),
             node: self.node.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Dependencies run one way: `core` knows none of the others; `probe` and
 //! `enforce` know `core`; `agent` ties them together; `cli` is the shell around it.
+//! `recording` and `replay` take the place of `probe` and `enforce` where time is simulated.
 
 pub mod agent;
 pub mod cli;
@@ -11,3 +12,6 @@ pub mod core;
 pub mod enforce;
 pub mod event;
 pub mod probe;
+pub mod recorder;
+pub mod recording;
+pub mod replay;

@@ -19,17 +19,23 @@ pub struct Commands {
 }
 
 impl Commands {
+    /// The commands as they were written; `*` is every one.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        if self.all {
+            vec!["*".to_owned()]
+        } else {
+            self.comm.clone()
+        }
+    }
+
     /// The filter for the kernel side.
     ///
     /// # Errors
     /// More patterns than it can hold.
     pub fn filter(&self) -> anyhow::Result<CommFilter> {
-        let patterns = if self.all {
-            vec!["*"]
-        } else {
-            self.comm.iter().map(String::as_str).collect()
-        };
-        CommFilter::parse(patterns.iter().copied())
+        let patterns = self.names();
+        CommFilter::parse(patterns.iter().map(String::as_str))
             .map_err(|(i, error)| anyhow::anyhow!("--comm '{}' {}", patterns[i], error.as_str()))
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs the agent's loop on this thread.
-pub(super) fn block_on(agent: impl Future<Output = Result<()>>) -> Result<()> {
+pub(super) fn block_on<T>(agent: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -78,7 +78,7 @@ impl Tracker {
                     self.stalls.insert(stall.last.writer, stall);
                     self.next_id += 1;
                 }
-                Some(stall) => match compare(stall, &sighting, traced, &drained) {
+                Some(stall) => match compare(&stall.last, &sighting, traced, &drained) {
                     None => {
                         if !is_same_process(&stall.last, &sighting) {
                             stall.facts = None;
@@ -164,7 +164,7 @@ fn is_same_process(last: &Sighting, now: &Sighting) -> bool {
 
 /// Sockets on which the tracer has seen something taken, and when, by way of any writer:
 /// the token belongs to the channel.
-fn drained_channels(sightings: &[Sighting]) -> HashMap<Channel, Mono> {
+pub(crate) fn drained_channels(sightings: &[Sighting]) -> HashMap<Channel, Mono> {
     let mut drained = HashMap::new();
     for sighting in sightings.iter().filter(|s| s.channel.kind == ChannelKind::Unix) {
         if let (Some(entered), Some(since)) = (sighting.entered, sighting.token_since)
@@ -178,8 +178,12 @@ fn drained_channels(sightings: &[Sighting]) -> HashMap<Channel, Mono> {
 }
 
 /// What happened to a stall between its last sighting and this one; `None` if nothing did.
-fn compare(stall: &Stall, now: &Sighting, traced: bool, drained: &HashMap<Channel, Mono>) -> Option<Ended> {
-    let last = &stall.last;
+pub(crate) fn compare(
+    last: &Sighting,
+    now: &Sighting,
+    traced: bool,
+    drained: &HashMap<Channel, Mono>,
+) -> Option<Ended> {
     let came_back = now.entered.is_some_and(|entered| entered > last.at);
     if last.channel != now.channel || last.exec != now.exec || came_back {
         return Some(Ended::Left);
