@@ -57,7 +57,35 @@ pub(crate) struct Output {
     pub(crate) call: Call,
     pub(crate) kind: ChannelKind,
     pub(crate) inode: u64,
-    object: u64,
+    file: u64,
+    /// Super block of the inode.
+    sb: u64,
+    end: End,
+}
+
+/// What there is to know of a channel, each field read once.
+#[derive(Clone, Copy)]
+enum End {
+    Pipe(Ring),
+    Unix(Socket),
+}
+
+/// A pipe's ring of buffers (include/linux/pipe_fs_i.h).
+#[derive(Clone, Copy)]
+struct Ring {
+    head: u32,
+    tail: u32,
+    size: u32,
+    bufs: u64,
+}
+
+/// The writer's end of a pair of unix sockets.
+#[derive(Clone, Copy)]
+struct Socket {
+    sk: u64,
+    /// Memory that is queued at the peer.
+    queued: u32,
+    sndbuf: u32,
 }
 
 impl Output {
@@ -71,57 +99,34 @@ impl Output {
         }
         let inode = peek(file, &layout::FILE_INODE)?;
         let private: u64 = peek(file, &layout::FILE_PRIVATE)?;
-        let (kind, object) = match peek::<u16>(inode, &layout::INODE_MODE)? & S_IFMT {
-            S_IFIFO => (pipe_kind(inode)?, private),
-            S_IFSOCK => (ChannelKind::Unix, unix_sock(private, call)?),
+        let sb = peek(inode, &layout::INODE_SB)?;
+        let (kind, end) = match peek::<u16>(inode, &layout::INODE_MODE)? & S_IFMT {
+            S_IFIFO => (pipe_kind(sb)?, End::Pipe(Ring::full(private)?)),
+            S_IFSOCK => (ChannelKind::Unix, End::Unix(Socket::full(private, call)?)),
             _ => return Err(Skip::NotAChannel),
         };
-        let output = Self {
+        Ok(Self {
             call,
             kind,
             inode,
-            object,
-        };
-        if output.has_room()? {
-            return Err(Skip::NotFull);
-        }
-        Ok(output)
-    }
-
-    /// Whether the sleep is not, or no longer, for want of room.
-    #[inline(always)]
-    fn has_room(&self) -> Result<bool, Skip> {
-        match self.kind {
-            // pipe_full(), include/linux/pipe_fs_i.h
-            ChannelKind::Pipe | ChannelKind::Fifo => {
-                let head: u32 = peek(self.object, &layout::PIPE_HEAD)?;
-                let tail: u32 = peek(self.object, &layout::PIPE_TAIL)?;
-                Ok(head.wrapping_sub(tail) < peek::<u32>(self.object, &layout::PIPE_MAX_USAGE)?)
-            }
-            // A socket's writer sleeps on until three quarters are drained (unix_writable(),
-            // net/unix/af_unix.c), so room proves nothing except for calls with another
-            // thing to wait for.
-            ChannelKind::Unix => {
-                let sndbuf: u32 = peek(self.object, &layout::SK_SNDBUF)?;
-                Ok(self.call.syscall.may_wait_for_input() && self.queued_memory()? <= sndbuf / 4)
-            }
-        }
+            file,
+            sb,
+            end,
+        })
     }
 
     /// See [`DrainToken`].
     #[inline(always)]
     pub(crate) fn token(&self) -> Result<DrainToken, Skip> {
-        match self.kind {
-            ChannelKind::Pipe | ChannelKind::Fifo => {
-                let head: u32 = peek(self.object, &layout::PIPE_HEAD)?;
-                let tail: u32 = peek(self.object, &layout::PIPE_TAIL)?;
-                let buf = self.slot(tail)?;
+        match &self.end {
+            End::Pipe(ring) => {
+                let buf = ring.slot(ring.tail);
                 let offset: u32 = peek(buf, &layout::BUF_OFFSET)?;
                 let len: u32 = peek(buf, &layout::BUF_LEN)?;
-                Ok(DrainToken([pair(head, tail), pair(offset, len)]))
+                Ok(DrainToken([pair(ring.head, ring.tail), pair(offset, len)]))
             }
-            ChannelKind::Unix => {
-                let peer: u64 = peek(self.object, &layout::UNIX_PEER)?;
+            End::Unix(socket) => {
+                let peer: u64 = peek(socket.sk, &layout::UNIX_PEER)?;
                 if peer == 0 {
                     return Err(Skip::NoPeer);
                 }
@@ -143,90 +148,134 @@ impl Output {
     /// in one that it has begun. A socket's writer sleeps on, but the queue then holds less
     /// than what made it sleep.
     #[inline(always)]
-    pub(crate) fn is_untouched(&self, token: DrainToken) -> Result<bool, Skip> {
+    pub(crate) fn is_untouched(&self, token: DrainToken) -> bool {
         let DrainToken([_, second]) = token;
-        match self.kind {
+        match &self.end {
             // The upper half is the tail buffer's offset.
-            ChannelKind::Pipe | ChannelKind::Fifo => Ok(second >> 32 == 0),
-            ChannelKind::Unix => {
-                let sndbuf: u32 = peek(self.object, &layout::SK_SNDBUF)?;
-                Ok(second == 0 && self.queued_memory()? >= sndbuf)
-            }
+            End::Pipe(_) => second >> 32 == 0,
+            End::Unix(socket) => second == 0 && socket.queued >= socket.sndbuf,
         }
     }
 
     /// What a socket's queue weighs; it falls with each buffer that is taken. 0 for pipes,
     /// whose token says it all.
     #[inline(always)]
-    pub(crate) fn weight(&self) -> Result<u64, Skip> {
-        match self.kind {
-            ChannelKind::Pipe | ChannelKind::Fifo => Ok(0),
-            ChannelKind::Unix => Ok(u64::from(self.queued_memory()?)),
+    pub(crate) fn weight(&self) -> u64 {
+        match &self.end {
+            End::Pipe(_) => 0,
+            End::Unix(socket) => u64::from(socket.queued),
         }
     }
 
     /// What is queued: bytes for pipes, memory for sockets.
     #[inline(always)]
     pub(crate) fn queued(&self) -> Result<u64, Skip> {
-        match self.kind {
-            ChannelKind::Pipe | ChannelKind::Fifo => {
-                let head: u32 = peek(self.object, &layout::PIPE_HEAD)?;
-                let tail: u32 = peek(self.object, &layout::PIPE_TAIL)?;
-                let mut sum = 0;
-                let mut i = 0;
-                while i < MAX_SLOTS {
-                    if i >= head.wrapping_sub(tail) {
-                        break;
-                    }
-                    let buf = self.slot(tail.wrapping_add(i))?;
-                    sum += u64::from(peek::<u32>(buf, &layout::BUF_LEN)?);
-                    i += 1;
-                }
-                Ok(sum)
-            }
-            ChannelKind::Unix => Ok(u64::from(self.queued_memory()?)),
+        match &self.end {
+            End::Pipe(ring) => ring.bytes(),
+            End::Unix(socket) => Ok(u64::from(socket.queued)),
         }
     }
 
     /// The inode's number, and the device of its file system.
     #[inline(always)]
     pub(crate) fn identity(&self) -> Result<(u64, u32), Skip> {
-        let sb: u64 = peek(self.inode, &layout::INODE_SB)?;
         Ok((
             peek(self.inode, &layout::INODE_NUMBER)?,
-            peek(sb, &layout::SB_DEV)?,
+            peek(self.sb, &layout::SB_DEV)?,
         ))
     }
 
     /// Which of the first three descriptors lead to the same channel.
     #[inline(always)]
     pub(crate) fn streams(&self, task: Task) -> u8 {
-        self.stream(task, 0, STREAM_STDIN)
-            | self.stream(task, 1, STREAM_STDOUT)
-            | self.stream(task, 2, STREAM_STDERR)
-    }
-
-    #[inline(always)]
-    fn stream(&self, task: Task, fd: u32, bit: u8) -> u8 {
-        match file_at(task, fd).and_then(|file| peek::<u64>(file, &layout::FILE_INODE)) {
-            Ok(inode) if inode == self.inode => bit,
-            _ => 0,
+        let Some((table, len)) = task.descriptors() else {
+            return 0;
+        };
+        if len < 3 {
+            return 0;
         }
+        let Ok([stdin, stdout, stderr]) = peek_at::<[u64; 3]>(table) else {
+            return 0;
+        };
+        self.stream(stdin, STREAM_STDIN)
+            | self.stream(stdout, STREAM_STDOUT)
+            | self.stream(stderr, STREAM_STDERR)
     }
 
-    /// The address of the pipe's slot for a position of head or tail.
     #[inline(always)]
-    fn slot(&self, position: u32) -> Result<u64, Skip> {
-        let bufs: u64 = peek(self.object, &layout::PIPE_BUFS)?;
-        let ring_size: u32 = peek(self.object, &layout::PIPE_RING_SIZE)?;
-        let index = position & ring_size.wrapping_sub(1);
-        Ok(bufs + u64::from(index) * layout::BUF_SIZE.load())
+    fn stream(&self, file: u64, bit: u8) -> u8 {
+        let leads_there = file == self.file
+            || file != 0 && peek::<u64>(file, &layout::FILE_INODE).is_ok_and(|inode| inode == self.inode);
+        if leads_there { bit } else { 0 }
+    }
+}
+
+impl Ring {
+    /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
+    #[inline(always)]
+    fn full(pipe: u64) -> Result<Self, Skip> {
+        let head: u32 = peek(pipe, &layout::PIPE_HEAD)?;
+        let tail: u32 = peek(pipe, &layout::PIPE_TAIL)?;
+        if head.wrapping_sub(tail) < peek::<u32>(pipe, &layout::PIPE_MAX_USAGE)? {
+            return Err(Skip::NotFull);
+        }
+        let size = peek(pipe, &layout::PIPE_RING_SIZE)?;
+        Ok(Self {
+            head,
+            tail,
+            size,
+            bufs: peek(pipe, &layout::PIPE_BUFS)?,
+        })
     }
 
-    /// `sk_wmem_alloc_get()`, include/net/sock.h
+    /// The address of the slot for a position of head or tail.
     #[inline(always)]
-    fn queued_memory(&self) -> Result<u32, Skip> {
-        Ok(peek::<u32>(self.object, &layout::SK_WMEM)?.saturating_sub(1))
+    fn slot(&self, position: u32) -> u64 {
+        let index = position & self.size.wrapping_sub(1);
+        self.bufs + u64::from(index) * layout::BUF_SIZE.load()
+    }
+
+    /// The bytes in all slots, as far as they are counted.
+    #[inline(always)]
+    fn bytes(&self) -> Result<u64, Skip> {
+        let used = self.head.wrapping_sub(self.tail);
+        let mut sum = 0;
+        let mut i = 0;
+        while i < MAX_SLOTS {
+            if i >= used {
+                break;
+            }
+            sum += u64::from(peek::<u32>(
+                self.slot(self.tail.wrapping_add(i)),
+                &layout::BUF_LEN,
+            )?);
+            i += 1;
+        }
+        Ok(sum)
+    }
+}
+
+impl Socket {
+    /// The unix socket of a `struct socket`, if a sleep on it can be for want of room.
+    #[inline(always)]
+    fn full(socket: u64, call: Call) -> Result<Self, Skip> {
+        let sk: u64 = peek(socket, &layout::SOCKET_SK)?;
+        if sk == 0 || peek::<u16>(sk, &layout::SK_FAMILY)? != AF_UNIX {
+            return Err(Skip::NotAChannel);
+        }
+        if call.names_receiver && peek::<u16>(sk, &layout::SK_TYPE)? == SOCK_DGRAM {
+            return Err(Skip::NoPeer);
+        }
+        // sk_wmem_alloc_get(), include/net/sock.h
+        let queued = peek::<u32>(sk, &layout::SK_WMEM)?.saturating_sub(1);
+        let sndbuf = peek(sk, &layout::SK_SNDBUF)?;
+        // A socket's writer sleeps on until three quarters are drained (unix_writable(),
+        // net/unix/af_unix.c), so room proves nothing except for calls with another thing
+        // to wait for.
+        if call.syscall.may_wait_for_input() && queued <= sndbuf / 4 {
+            return Err(Skip::NotFull);
+        }
+        Ok(Self { sk, queued, sndbuf })
     }
 }
 
@@ -244,27 +293,13 @@ fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
 }
 
 #[inline(always)]
-fn pipe_kind(inode: u64) -> Result<ChannelKind, Skip> {
-    let sb: u64 = peek(inode, &layout::INODE_SB)?;
+fn pipe_kind(sb: u64) -> Result<ChannelKind, Skip> {
     let anonymous = peek::<u64>(sb, &layout::SB_MAGIC)? == PIPEFS_MAGIC;
     Ok(if anonymous {
         ChannelKind::Pipe
     } else {
         ChannelKind::Fifo
     })
-}
-
-/// The `unix_sock` of a `struct socket`; it begins with its `struct sock`.
-#[inline(always)]
-fn unix_sock(socket: u64, call: Call) -> Result<u64, Skip> {
-    let sk: u64 = peek(socket, &layout::SOCKET_SK)?;
-    if sk == 0 || peek::<u16>(sk, &layout::SK_FAMILY)? != AF_UNIX {
-        return Err(Skip::NotAChannel);
-    }
-    if call.names_receiver && peek::<u16>(sk, &layout::SK_TYPE)? == SOCK_DGRAM {
-        return Err(Skip::NoPeer);
-    }
-    Ok(sk)
 }
 
 const fn pair(high: u32, low: u32) -> u64 {

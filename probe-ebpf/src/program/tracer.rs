@@ -131,7 +131,7 @@ fn sample(task: Task) -> Result<Sample, Skip> {
     Ok(Sample {
         output,
         token: output.token()?,
-        weight: output.weight()?,
+        weight: output.weight(),
     })
 }
 
@@ -225,9 +225,10 @@ pub(crate) fn known(task: Task, output: &Output) -> Option<Entry> {
 /// Follows a writer that a scan found asleep since before the tracer could see it.
 #[inline(always)]
 pub(crate) fn adopt(task: Task, output: &Output, token: DrainToken, now: u64) {
-    if let Ok(weight) = output.weight() {
-        insert(task.pid(), &Entry::new(task, output, token, weight, 0, now));
-    }
+    insert(
+        task.pid(),
+        &Entry::new(task, output, token, output.weight(), 0, now),
+    );
 }
 
 #[inline(always)]
