@@ -79,10 +79,19 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// What clap cannot check by itself is wrong with the arguments.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    const USAGE: u8 = 2;
     const BAD_CONFIG: u8 = 64;
     const KERNEL_CANNOT: u8 = 69;
     const NO_PRIVILEGE: u8 = 77;
+    if error.is::<Usage>() {
+        return ExitCode::from(USAGE);
+    }
     if error.is::<ConfigError>() {
         return ExitCode::from(BAD_CONFIG);
     }

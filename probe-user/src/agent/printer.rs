@@ -81,7 +81,7 @@ impl Printer {
         }
     }
 
-    /// Prints what is queued, within reason; returns how many events were never printed.
+    /// Prints what is queued, within reason; returns how many events did not fit the queue.
     #[must_use]
     pub fn finish(self) -> u64 {
         let Self {

@@ -14,6 +14,10 @@ use crate::probe::{
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each backend is tried for real, and nothing stays loaded. `run` and `watch` need sched and
+scan; `ps` needs scan, or else reads /proc. The exit code is 0 whatever is found; scripts
+read \"backends\", \"can_enforce\" and the rest from --json.")]
 pub struct Args {
     /// Print one JSON object
     #[arg(long)]
@@ -176,7 +180,7 @@ fn lockdown() -> String {
             Some(rest.split_once(']')?.0.to_owned())
         });
     selected
-        .unwrap_or_else(|| "unknown (securityfs is not mounted, or the kernel has no lockdown)".to_owned())
+        .unwrap_or_else(|| "unknown (no securityfs mounted, or no lockdown in the kernel)".to_owned())
 }
 
 fn capabilities() -> Vec<Capability> {
@@ -233,6 +237,25 @@ fn pids(options: &Options) -> Finding {
     }
 }
 
+/// Wraps a text to what is left of 80 columns beside the names.
+fn indented(text: &str) -> String {
+    const WIDTH: usize = 64;
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        if column > 0 && column + 1 + word.len() > WIDTH {
+            out.push_str("\n                ");
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += word.len();
+    }
+    out
+}
+
 impl Diagnosis {
     fn text(&self) -> String {
         use std::fmt::Write as _;
@@ -259,7 +282,7 @@ impl Diagnosis {
         let _ = writeln!(out, "functions         {}", self.symbols.join(" "));
         let _ = writeln!(out, "\nbackend   usable");
         for b in &self.backends {
-            let _ = writeln!(out, "  {:<8}{}   {}", b.name, mark(b.usable), b.detail);
+            let _ = writeln!(out, "  {:<8}{}   {}", b.name, mark(b.usable), indented(&b.detail));
         }
         let _ = writeln!(out, "\n`run` uses        {}", self.run_uses);
         let _ = writeln!(out, "`ps` uses         {}", self.ps_uses);

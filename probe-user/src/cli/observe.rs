@@ -36,7 +36,7 @@ impl Commands {
     pub fn filter(&self) -> anyhow::Result<CommFilter> {
         let patterns = self.names();
         CommFilter::parse(patterns.iter().map(String::as_str))
-            .map_err(|(i, error)| anyhow::anyhow!("--comm '{}' {}", patterns[i], error.as_str()))
+            .map_err(|(i, error)| super::Usage(format!("--comm '{}' {}", patterns[i], error.as_str())).into())
     }
 }
 

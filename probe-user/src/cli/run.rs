@@ -19,6 +19,14 @@ use crate::{
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Rules only say what they would do until they say mode = \"enforce\". Every event goes to
+journal.ndjson in [state] dir (/var/lib/pipestall) and to standard output. Try a
+configuration first:
+
+  pipestall check-config pipestall.toml      what it would do, or what is wrong with it
+  pipestall ps --explain PID                 why a rule does or does not match a process
+  pipestall record FILE, replay FILE         what it would have done yesterday")]
 pub struct Args {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
@@ -30,8 +38,12 @@ pub struct Args {
     kernel: KernelArgs,
 }
 
+/// Said with each kill on a machine whose registers do not tell a frozen writer from a blocked one.
+const UNTRIED: &str = "enforcement has not been tried on aarch64";
+
 /// Said with each kill that is not carried out because pids do not mean the same to both sides.
-const OTHER_PIDS: &str = "this process is in a pid namespace of its own, so its pids are not the kernel's";
+const OTHER_PIDS: &str =
+    "this process is in a pid namespace of its own, so its pids are not the kernel's (run it with hostPID)";
 
 pub(super) fn run(args: &Args) -> Result<()> {
     super::log::init(args.kernel.kernel_log);
@@ -49,9 +61,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let options = args.kernel.options(observe.filter);
     let mut kernel = Kernel::tracer(&options, policy.smallest_threshold())?;
     let (_, observer) = kernel.look()?;
-    let unsupported = (observer.tgid != std::process::id()).then_some(OTHER_PIDS);
-    if unsupported.is_some() && policy.rules.iter().any(|rule| rule.mode == Mode::Enforce) {
-        log::warn!("nothing will be enforced: {OTHER_PIDS}; run it with the host's pids (hostPID)");
+    let unsupported = if cfg!(target_arch = "aarch64") {
+        Some(UNTRIED)
+    } else {
+        (observer.tgid != std::process::id()).then_some(OTHER_PIDS)
+    };
+    if let Some(why) = unsupported
+        && policy.rules.iter().any(|rule| rule.mode == Mode::Enforce)
+    {
+        log::warn!("nothing will be enforced: {why}");
     }
     raise_file_limit();
 

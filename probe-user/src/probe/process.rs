@@ -3,7 +3,14 @@
 //! Everything here may be gone by the time it is read, and may change meanwhile;
 //! nothing here is trusted for identity.
 
-use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read as _},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    time::Duration,
+};
 
 use probe_ebpf::pattern::COMM_LEN;
 use procfs::process::Process as ProcProcess;
@@ -50,6 +57,35 @@ pub struct Known {
     pub facts: Facts,
 }
 
+/// How much of a command line is kept, in bytes: anyone may give a process megabytes of
+/// arguments, and each event carries them.
+const COMMAND_LINE: usize = 4096;
+
+/// The arguments of a process; where something was cut off, the last ends in an ellipsis.
+fn command_line(tgid: u32) -> io::Result<Vec<String>> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(COMMAND_LINE + 1).unwrap_or(u64::MAX);
+    File::open(format!("/proc/{tgid}/cmdline"))?
+        .take(limit)
+        .read_to_end(&mut bytes)?;
+    let is_cut = bytes.len() > COMMAND_LINE;
+    bytes.truncate(COMMAND_LINE);
+    if bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut arguments: Vec<_> = bytes
+        .split(|b| *b == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect();
+    if let Some(last) = arguments.last_mut().filter(|_| is_cut) {
+        last.push('…');
+    }
+    Ok(arguments)
+}
+
 impl Reader {
     /// The facts about a process, or `None` if it is gone.
     pub fn facts(&mut self, process: Process) -> Option<Facts> {
@@ -59,7 +95,7 @@ impl Reader {
         let groups = cgroup::paths(&proc);
         let cgroup = cgroup::path(&groups);
         Some(Facts {
-            cmdline: proc.cmdline().unwrap_or_default(),
+            cmdline: command_line(process.tgid).unwrap_or_default(),
             exe: proc.exe().ok().map(without_deleted),
             user: self.user(uid),
             groups: self.groups(&proc),
