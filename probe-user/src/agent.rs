@@ -47,13 +47,14 @@ pub struct Outputs {
 
 impl Outputs {
     fn send(&mut self, event: &Event) -> Result<()> {
+        let line = serde_json::to_string(event)?;
         if let Some(journal) = &mut self.journal {
-            journal.append(event)?;
+            journal.append(&line);
         }
         match self
             .printer
             .as_mut()
-            .map_or(Ok(()), |printer| printer.print(event))
+            .map_or(Ok(()), |printer| printer.print(event, line))
         {
             Ok(()) => Ok(()),
             Err(error) => self.stop_printing(error),
@@ -68,11 +69,11 @@ impl Outputs {
         };
         log::warn!("{WHAT}: {error}; events go to the journal alone");
         self.printer = None;
-        journal.append(
-            &self
-                .stamp
-                .agent("agent.degraded", Some(format!("{WHAT}: {error}"))),
-        )
+        let degraded = self
+            .stamp
+            .agent("agent.degraded", Some(format!("{WHAT}: {error}")));
+        journal.append(&serde_json::to_string(&degraded)?);
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<()> {

@@ -107,10 +107,25 @@ pub(crate) fn peek<T: Copy>(base: u64, offset: &Global<u64>) -> Result<T, output
     peek_at(base + offset.load())
 }
 
+/// Reads two 32-bit fields of a struct; at once where the second follows the first, which
+/// the verifier knows.
+#[inline(always)]
+pub(crate) fn peek_two(
+    base: u64,
+    first: &Global<u64>,
+    second: &Global<u64>,
+) -> Result<(u32, u32), output::Skip> {
+    if second.load() == first.load() + 4 {
+        let [first, second] = peek(base, first)?;
+        return Ok((first, second));
+    }
+    Ok((peek(base, first)?, peek(base, second)?))
+}
+
 /// Reads kernel memory at an address.
 #[inline(always)]
 pub(crate) fn peek_at<T: Copy>(address: u64) -> Result<T, output::Skip> {
     // SAFETY: the helper checks the address; any bytes are a valid `T`, which is an
-    // integer at every call.
+    // integer, or an array of them, at every call.
     unsafe { bpf_probe_read_kernel(address as *const T) }.map_err(|_| output::Skip::Fault)
 }

@@ -6,7 +6,7 @@ use probe_ebpf::{
 };
 
 use crate::{
-    layout::{self, peek, peek_at},
+    layout::{self, peek, peek_at, peek_two},
     task::{Call, Task},
 };
 
@@ -121,8 +121,7 @@ impl Output {
         match &self.end {
             End::Pipe(ring) => {
                 let buf = ring.slot(ring.tail);
-                let offset: u32 = peek(buf, &layout::BUF_OFFSET)?;
-                let len: u32 = peek(buf, &layout::BUF_LEN)?;
+                let (offset, len) = peek_two(buf, &layout::BUF_OFFSET, &layout::BUF_LEN)?;
                 Ok(DrainToken([pair(ring.head, ring.tail), pair(offset, len)]))
             }
             End::Unix(socket) => {
@@ -214,12 +213,11 @@ impl Ring {
     /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
     #[inline(always)]
     fn full(pipe: u64) -> Result<Self, Skip> {
-        let head: u32 = peek(pipe, &layout::PIPE_HEAD)?;
-        let tail: u32 = peek(pipe, &layout::PIPE_TAIL)?;
-        if head.wrapping_sub(tail) < peek::<u32>(pipe, &layout::PIPE_MAX_USAGE)? {
+        let (head, tail) = peek_two(pipe, &layout::PIPE_HEAD, &layout::PIPE_TAIL)?;
+        let (max_usage, size) = peek_two(pipe, &layout::PIPE_MAX_USAGE, &layout::PIPE_RING_SIZE)?;
+        if head.wrapping_sub(tail) < max_usage {
             return Err(Skip::NotFull);
         }
-        let size = peek(pipe, &layout::PIPE_RING_SIZE)?;
         Ok(Self {
             head,
             tail,

@@ -59,14 +59,14 @@ impl Printer {
         }
     }
 
-    /// Queues an event.
+    /// Queues an event, of which `json` is the line.
     ///
     /// # Errors
     /// Standard output cannot be written to any more.
-    pub fn print(&mut self, event: &Event) -> io::Result<()> {
+    pub fn print(&mut self, event: &Event, json: String) -> io::Result<()> {
         let line = match self.format {
             Format::Text => event.line(),
-            Format::Json => serde_json::to_string(event).unwrap_or_default(),
+            Format::Json => json,
         };
         match self.lines.try_send(line) {
             Ok(()) => Ok(()),

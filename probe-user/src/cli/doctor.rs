@@ -179,8 +179,7 @@ fn lockdown() -> String {
             let (_, rest) = text.split_once('[')?;
             Some(rest.split_once(']')?.0.to_owned())
         });
-    selected
-        .unwrap_or_else(|| "unknown (no securityfs mounted, or no lockdown in the kernel)".to_owned())
+    selected.unwrap_or_else(|| "unknown (no securityfs mounted, or no lockdown in the kernel)".to_owned())
 }
 
 fn capabilities() -> Vec<Capability> {

@@ -1,0 +1,20 @@
+//! The limits of issue 2, "Speed and memory". One place, so that none is quietly moved.
+
+/// Non-blocking write and read on a pipe, with the tracer to without.
+pub(crate) const PIPE_RATIO: f64 = 1.01;
+/// Context-switch ping-pong, with the tracer to without.
+pub(crate) const SWITCH_RATIO: f64 = 1.04;
+/// One scan of [`SCANNED_THREADS`], milliseconds.
+pub(crate) const SCAN_MS: f64 = 15.0;
+/// How many threads a scan has to look at.
+pub(crate) const SCANNED_THREADS: u32 = 10_000;
+/// Stuck writers of the incident (`PeerTube` issue 6950).
+pub(crate) const STUCK_WRITERS: u32 = 534;
+/// From the threshold to the last confirmed exit, milliseconds.
+pub(crate) const LAST_EXIT_MS: f64 = 2_000.0;
+/// From the threshold to the first signal, 99 of 100 writers, milliseconds.
+pub(crate) const SIGNAL_P99_MS: f64 = 100.0;
+/// Resident memory of `run` with [`STUCK_WRITERS`] stalls, MiB.
+pub(crate) const RESIDENT_MIB: f64 = 25.0;
+/// CPU time of an idle `run`, percent of a core.
+pub(crate) const IDLE_PERCENT: f64 = 0.1;

@@ -1,0 +1,139 @@
+//! `bench`: what pipestall costs, and how fast it is, on this machine.
+//!
+//! Costs are ratios against the same work without pipestall, the two taken in turns; each has its
+//! limit, and a limit that is missed is exit code 1. Nothing here is measured by sleeping and
+//! hoping: a sample is the fastest of many short batches, because on a shared machine anything can
+//! make a batch slower and nothing can make it faster.
+//!
+//! The helper processes are this same program under a hidden subcommand, or `stuck`; all of them
+//! end with it. The only rule that enforces names a comm and a parent that exist here alone.
+
+mod bpf;
+mod cpu;
+mod idle;
+mod incident;
+mod limits;
+mod machine;
+mod memory;
+mod observer;
+mod pipe;
+mod report;
+mod scan;
+mod sleepers;
+mod switch;
+mod turns;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::report::Report;
+
+/// Measures what pipestall costs, and how fast it is.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Cli {
+    /// Fewer repeats: for a look, not for a record.
+    #[arg(long)]
+    quick: bool,
+    /// Measure only this; may be given often.
+    #[arg(long, value_enum, value_name = "NAME")]
+    only: Vec<Part>,
+    /// Also give the figures as JSON: to FILE, or to stdout in place of the table.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is started as by itself.
+#[derive(Debug, Subcommand)]
+#[command(hide = true)]
+enum Role {
+    /// Does what is measured.
+    #[command(hide = true)]
+    Work(worker::Job),
+    /// Sends back what comes on stdin.
+    #[command(hide = true)]
+    Echo,
+    /// Threads that sleep, but not in a write.
+    #[command(hide = true)]
+    Sleepers(sleepers::Options),
+}
+
+/// The parts, in the order in which they are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Writing to and reading from a pipe that has room.
+    Pipe,
+    /// Switching between two processes.
+    Switch,
+    /// One look at 10,000 threads.
+    Scan,
+    /// 534 stuck writers: from the threshold to the last confirmed exit.
+    Incident,
+    /// What `run` occupies with 534 stalls.
+    Memory,
+    /// What `run` uses when nothing is stalled.
+    Idle,
+}
+
+/// How thorough to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    quick: bool,
+}
+
+impl Effort {
+    /// Chooses between a full and a quick number of repeats.
+    pub(crate) const fn of(self, full: u32, quick: u32) -> u32 {
+        if self.quick { quick } else { full }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.role {
+        Some(Role::Work(job)) => job.run().map(|()| true),
+        Some(Role::Echo) => switch::echo().map(|()| true),
+        Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
+        None => bench(&cli),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs what was asked for and says whether every limit was kept.
+fn bench(cli: &Cli) -> Result<bool> {
+    if let Err(why) = tests::need::root() {
+        eprintln!("skipped: {why}");
+        return Ok(true);
+    }
+    let to_stdout = cli.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let effort = Effort { quick: cli.quick };
+    let mut report = Report::new(!to_stdout, cli.quick)?;
+    for part in Part::value_variants() {
+        if !cli.only.is_empty() && !cli.only.contains(part) {
+            continue;
+        }
+        match part {
+            Part::Pipe => pipe::measure(effort, &mut report).context("pipe")?,
+            Part::Switch => switch::measure(effort, &mut report).context("switch")?,
+            Part::Scan => scan::measure(effort, &mut report).context("scan")?,
+            Part::Incident => incident::measure(effort, &mut report).context("incident")?,
+            Part::Memory => memory::measure(&mut report).context("memory")?,
+            Part::Idle => idle::measure(effort, &mut report).context("idle")?,
+        }
+    }
+    report.finish(cli.json.as_deref())?;
+    Ok(report.all_kept())
+}

@@ -1,0 +1,58 @@
+//! A pipe that has room: what nearly every write in the world is, and what pipestall must not touch.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, ensure};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::report::{Report, Row};
+use crate::turns::{self, Contender};
+use crate::worker::Worker;
+use crate::{Effort, cpu, limits};
+
+const BYTES: usize = 64;
+/// About a millisecond: most batches see no interruption at all.
+const PAIRS: u32 = 2_000;
+const BATCHES: u32 = 200;
+
+/// Measures a write and the read of what was written, with and without the whole of `pipestall watch`.
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
+    report.progress("a write and a read on a pipe with room");
+    let mut worker = Worker::start("pipe", cpu::chosen()?)?;
+    let contenders = [Contender::Nobody, Contender::Product];
+    let [nobody, watch] = turns::take(effort.of(15, 4), 0, &contenders, || worker.sample())?;
+    report.add(
+        Row::of("pipe with room: write + read", watch.minimum(), "ns")
+            .against(nobody.minimum())
+            .with_median(watch.median_ratio(&nobody))
+            .at_most(limits::PIPE_RATIO),
+    );
+    Ok(())
+}
+
+/// A pipe, both ends non-blocking.
+pub(crate) struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Pipe {
+    pub(crate) fn new() -> Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { reader, writer })
+    }
+
+    /// Nanoseconds for a write and a read.
+    pub(crate) fn sample(&self) -> Result<f64> {
+        turns::fastest_batch(BATCHES, PAIRS, || self.pairs())
+    }
+
+    fn pairs(&self) -> Result<()> {
+        let (from, mut to) = ([7; BYTES], [0; BYTES]);
+        for _ in 0..PAIRS {
+            let moved = rustix::io::write(&self.writer, &from)? + rustix::io::read(&self.reader, &mut to)?;
+            ensure!(moved == 2 * BYTES, "a pipe moved {moved} of {} bytes", 2 * BYTES);
+        }
+        Ok(())
+    }
+}
