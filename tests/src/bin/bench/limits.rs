@@ -1,9 +1,11 @@
-//! The limits of issue 2, "Speed and memory". One place, so that none is quietly moved.
+//! The limits on speed and memory. One place, so that none is quietly moved.
 
 /// Non-blocking write and read on a pipe, with the tracer to without.
 pub(crate) const PIPE_RATIO: f64 = 1.01;
 /// Context-switch ping-pong, with the tracer to without.
 pub(crate) const SWITCH_RATIO: f64 = 1.04;
+/// The same, to an empty program on the same tracepoint: what is ours of it.
+pub(crate) const OVER_EMPTY_RATIO: f64 = 1.02;
 /// One scan of [`SCANNED_THREADS`], milliseconds.
 pub(crate) const SCAN_MS: f64 = 15.0;
 /// How many threads a scan has to look at.

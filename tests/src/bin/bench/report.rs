@@ -166,7 +166,7 @@ fn line(row: &Row) -> String {
         usize::from(row.limit.is_some_and(|l| l.fract() != 0.0))
     };
     format!(
-        "{:<34}{:>11}{:>9}{:>7}{:>8}{:>6}  {verdict}",
+        "{:<34}{:>11}{:>9}{:>7}{:>8}{:>6} {verdict}",
         row.name,
         format!("{:.digits$} {}", row.value, row.unit),
         optional(row.baseline, digits),

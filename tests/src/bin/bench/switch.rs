@@ -48,6 +48,13 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     };
     report.add(row("two switches: empty program", &empty));
     report.add(row("  the tracer", &tracer).at_most(limits::SWITCH_RATIO));
+    // What any program there costs is the kernel's and the machine's; this is ours.
+    report.add(
+        Row::of("  the tracer over the empty one", tracer.minimum(), "ns")
+            .against(empty.minimum())
+            .with_median(tracer.median_ratio(&empty))
+            .at_most(limits::OVER_EMPTY_RATIO),
+    );
     report.add(row("  the tracer, following a writer", &following));
     report.add(row("  the tracer, of every command", &everyone));
     Ok(())
