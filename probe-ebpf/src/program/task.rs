@@ -134,19 +134,21 @@ impl Task {
         unsafe { typed(self.0, &layout::TASK_LAST_ARRIVAL) }
     }
 
-    /// The two halves of the task's own name.
+    /// The first or second eight bytes of the task's own name.
     #[inline(always)]
-    pub(crate) fn comm_halves(self) -> [u64; 2] {
-        // SAFETY: see above the impl; `comm` is 16 bytes, aligned for neither half.
+    fn comm_half(self, which: usize) -> u64 {
+        // SAFETY: see above the impl; `comm` is 16 bytes, and `which` 0 or 1 at every call.
         unsafe {
-            let at = self.0.add(layout::TASK_COMM.load() as usize).cast::<u64>();
-            [at.read_volatile(), at.add(1).read_volatile()]
+            self.0
+                .add(layout::TASK_COMM.load() as usize + which * 8)
+                .cast::<u64>()
+                .read_volatile()
         }
     }
 
     #[inline(always)]
     pub(crate) fn comm(self) -> [u8; COMM_LEN] {
-        let [low, high] = self.comm_halves();
+        let (low, high) = (self.comm_half(0), self.comm_half(1));
         let mut comm = [0; COMM_LEN];
         comm[..8].copy_from_slice(&low.to_ne_bytes());
         comm[8..].copy_from_slice(&high.to_ne_bytes());
@@ -156,7 +158,8 @@ impl Task {
     /// Whether the process is one to look at: its leader's command passes the filter.
     #[inline(always)]
     pub(crate) fn is_watched(self) -> bool {
-        layout::comm_matches(self.leader().comm_halves())
+        let leader = self.leader();
+        layout::comm_matches(|which| leader.comm_half(which))
     }
 
     /// Whether the task can be in a system call of its own and is not the tool's.

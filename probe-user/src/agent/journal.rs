@@ -14,6 +14,9 @@ use rustix::{
 
 const NAME: &str = "journal.ndjson";
 
+/// A batch of events of this size, in bytes, is an incident's.
+const LARGE: usize = 64 * 1024;
+
 /// How far back from the end the last whole line is looked for; events are shorter.
 const TAIL: u64 = 1 << 20;
 
@@ -75,8 +78,19 @@ impl Journal {
     /// # Errors
     /// The file system is full or fails. What was on disk before is still there.
     pub fn flush(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
+        if self.write()? > LARGE {
+            // Now, rather than in front of a signal: what a commit waits for is all that is not
+            // on disk yet. That it fails shows at the commit.
+            let _ = self.file.sync_data();
+        }
+        Ok(())
+    }
+
+    /// Writes what was taken in; returns how many bytes that were.
+    fn write(&mut self) -> Result<usize> {
+        let len = self.pending.len();
+        if len == 0 {
+            return Ok(0);
         }
         let before = self.file.metadata().map(|m| m.len());
         let written = self.file.write_all(&self.pending);
@@ -88,7 +102,7 @@ impl Journal {
         }
         written.with_context(|| format!("cannot write to the journal {}", self.path.display()))?;
         self.pending.clear();
-        Ok(())
+        Ok(len)
     }
 
     /// Writes what was taken in, and waits until it is on disk.
@@ -96,7 +110,7 @@ impl Journal {
     /// # Errors
     /// As [`Self::flush`].
     pub fn commit(&mut self) -> Result<()> {
-        self.flush()?;
+        self.write()?;
         self.file
             .sync_data()
             .with_context(|| format!("cannot make the journal {} durable", self.path.display()))
