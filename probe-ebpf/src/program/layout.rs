@@ -103,16 +103,16 @@ pub(crate) fn peek<T: Copy>(base: u64, offset: &Global<u64>) -> Result<T, output
     peek_at(base + offset.load())
 }
 
-/// Reads two 32-bit fields of a struct; at once where the second follows the first, which
-/// the verifier knows.
+/// Reads two fields of one type; at once where the second follows the first, which the
+/// verifier knows.
 #[inline(always)]
-pub(crate) fn peek_two(
+pub(crate) fn peek_two<T: Copy>(
     base: u64,
     first: &Global<u64>,
     second: &Global<u64>,
-) -> Result<(u32, u32), output::Skip> {
-    if second.load() == first.load() + 4 {
-        let [first, second] = peek(base, first)?;
+) -> Result<(T, T), output::Skip> {
+    if second.load() == first.load() + size_of::<T>() as u64 {
+        let [first, second] = peek::<[T; 2]>(base, first)?;
         return Ok((first, second));
     }
     Ok((peek(base, first)?, peek(base, second)?))

@@ -97,8 +97,7 @@ impl Output {
         if peek::<u32>(file, &layout::FILE_MODE)? & FMODE_WRITE == 0 {
             return Err(Skip::NoFile);
         }
-        let inode = peek(file, &layout::FILE_INODE)?;
-        let private: u64 = peek(file, &layout::FILE_PRIVATE)?;
+        let (private, inode) = peek_two::<u64>(file, &layout::FILE_PRIVATE, &layout::FILE_INODE)?;
         let sb = peek(inode, &layout::INODE_SB)?;
         let (kind, end) = match peek::<u16>(inode, &layout::INODE_MODE)? & S_IFMT {
             S_IFIFO => (pipe_kind(sb)?, End::Pipe(Ring::full(private)?)),
@@ -121,7 +120,7 @@ impl Output {
         match &self.end {
             End::Pipe(ring) => {
                 let buf = ring.slot(ring.tail);
-                let (offset, len) = peek_two(buf, &layout::BUF_OFFSET, &layout::BUF_LEN)?;
+                let (offset, len) = peek_two::<u32>(buf, &layout::BUF_OFFSET, &layout::BUF_LEN)?;
                 Ok(DrainToken([pair(ring.head, ring.tail), pair(offset, len)]))
             }
             End::Unix(socket) => {
@@ -213,8 +212,8 @@ impl Ring {
     /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
     #[inline(always)]
     fn full(pipe: u64) -> Result<Self, Skip> {
-        let (head, tail) = peek_two(pipe, &layout::PIPE_HEAD, &layout::PIPE_TAIL)?;
-        let (max_usage, size) = peek_two(pipe, &layout::PIPE_MAX_USAGE, &layout::PIPE_RING_SIZE)?;
+        let (head, tail) = peek_two::<u32>(pipe, &layout::PIPE_HEAD, &layout::PIPE_TAIL)?;
+        let (max_usage, size) = peek_two::<u32>(pipe, &layout::PIPE_MAX_USAGE, &layout::PIPE_RING_SIZE)?;
         if head.wrapping_sub(tail) < max_usage {
             return Err(Skip::NotFull);
         }
