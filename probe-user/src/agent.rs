@@ -22,7 +22,7 @@ use crate::{
     core::{
         kill::KillId,
         machine::{Effect, Machine, Opened, Sent, Settings},
-        model::{ChannelKind, Facts, Mono, Process},
+        model::{ChannelKind, Mono, Process},
         report::{Report, Signal, Snapshot},
         rule::Hook,
     },
@@ -31,7 +31,7 @@ use crate::{
     probe::{
         kernel::{Kernel, Losses, Notes},
         pressure,
-        process::{Reader, start_ticks},
+        process::Reader,
     },
 };
 
@@ -209,9 +209,9 @@ impl Agent {
         while let Some(effect) = self.machine.next_effect() {
             match effect {
                 Effect::Look => self.look()?,
-                Effect::Identify(writer) => {
-                    let facts = self.facts(writer.process);
-                    self.machine.handle_facts(writer, facts, clock::now());
+                Effect::Identify(process) => {
+                    let facts = self.reader.facts(process);
+                    self.machine.handle_facts(process, facts, clock::now());
                 }
                 Effect::Open(id, process) => self.open(id, process),
                 Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),
@@ -268,12 +268,6 @@ impl Agent {
             }
         }
         Ok(())
-    }
-
-    fn facts(&mut self, process: Process) -> Option<Facts> {
-        let facts = self.reader.facts(process)?;
-        // Read last: if the pid is still this process's, so was all that was read before.
-        (start_ticks(process.tgid)? == process.start_ticks()).then_some(facts)
     }
 
     fn open(&mut self, id: KillId, process: Process) {

@@ -99,7 +99,7 @@ impl StallView {
     #[must_use]
     pub fn new(stall: &Stall, at: Mono, now: Timestamp) -> Self {
         let nothing_known = Facts::default();
-        let facts = stall.facts.as_ref().unwrap_or(&nothing_known);
+        let facts = stall.facts.as_deref().unwrap_or(&nothing_known);
         let last = &stall.last;
         let process = last.writer.process;
         Self {

@@ -21,19 +21,13 @@ use tokio::{
 use crate::{
     agent::watch,
     clock,
-    core::{
-        model::{Facts, Process, WriterId},
-        tracker::Tracker,
-    },
+    core::{machine::IDENTIFY_AFTER, model::WriterId, tracker::Tracker},
     probe::{
         kernel::{Kernel, Notes},
-        process::{Reader, start_ticks},
+        process::Reader,
     },
     recording::{Clocks, Encoder, Frame, Header, steady::Steady},
 };
-
-/// A process is read about once its stall is this old, as the agent does.
-pub const IDENTIFY_AFTER: Duration = Duration::from_secs(1);
 
 /// How far the two clocks may come apart before that is written.
 const CLOCKS_APART: Duration = Duration::from_millis(100);
@@ -200,16 +194,10 @@ impl Recorder {
             .collect();
         for writer in old {
             self.known.insert(writer);
-            if let Some(facts) = self.facts(writer.process) {
+            if let Some(facts) = self.reader.facts(writer.process) {
                 self.output.add(&Frame::Facts(writer, Box::new(facts)));
             }
         }
         Ok(())
-    }
-
-    fn facts(&mut self, process: Process) -> Option<Facts> {
-        let facts = self.reader.facts(process)?;
-        // Read last: if the pid is still this process's, so was all that was read before.
-        (start_ticks(process.tgid)? == process.start_ticks()).then_some(facts)
     }
 }

@@ -64,7 +64,7 @@ impl Process {
 
     fn facts(&self) -> Facts {
         match self {
-            Self::Writing(stall, _) => stall.facts.clone().unwrap_or_default(),
+            Self::Writing(stall, _) => stall.facts.as_deref().cloned().unwrap_or_default(),
             Self::Other(known) => known.facts.clone(),
         }
     }

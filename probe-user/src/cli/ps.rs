@@ -1,6 +1,6 @@
 //! `pipestall ps`: two looks, a moment apart, and no agent.
 
-use std::{io::IsTerminal as _, thread, time::Duration};
+use std::{collections::HashMap, io::IsTerminal as _, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
@@ -120,8 +120,11 @@ fn stalls(args: &Args, filter: &CommFilter) -> Result<Vec<Stall>> {
         .filter(|stall| args.explain.explain.is_some() || is_old_enough(stall, args.min))
         .cloned()
         .collect();
+    let mut known = HashMap::new();
     for stall in &mut rows {
-        stall.facts = Some(reader.facts(stall.last.writer.process).unwrap_or_default());
+        let process = stall.last.writer.process;
+        let read = || Arc::new(reader.facts(process).unwrap_or_default());
+        stall.facts = Some(Arc::clone(known.entry(process).or_insert_with(read)));
     }
     rows.sort_by_key(|stall| (stall.draining, stall.since));
     Ok(rows)
@@ -198,7 +201,7 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
 
 fn row(stall: &Stall) -> [String; 9] {
     let nothing_known = Facts::default();
-    let facts = stall.facts.as_ref().unwrap_or(&nothing_known);
+    let facts = stall.facts.as_deref().unwrap_or(&nothing_known);
     let last = &stall.last;
     let age = match (stall.draining, stall.bound == Bound::AtLeast) {
         (true, _) => "drains".to_owned(),

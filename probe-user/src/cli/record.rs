@@ -16,8 +16,9 @@ use super::{
     text,
 };
 use crate::{
+    core::machine::IDENTIFY_AFTER,
     probe::kernel::Kernel,
-    recorder::{IDENTIFY_AFTER, Recorder, clocks},
+    recorder::{Recorder, clocks},
     recording::Header,
 };
 

@@ -119,7 +119,7 @@ mod tests {
             draining: false,
             watched: at(900),
             missing: None,
-            facts: Some(facts()),
+            facts: Some(facts().into()),
         }
     }
 

@@ -15,7 +15,8 @@ mod tests;
 mod world;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +31,7 @@ use super::{
 };
 
 /// A process is read about once its stall is this old, ahead of any decision.
-const IDENTIFY_AFTER: Duration = Duration::from_secs(1);
+pub const IDENTIFY_AFTER: Duration = Duration::from_secs(1);
 
 /// A writer that woke is looked for this much later, when a signal handler is over.
 const AFTER_WAKE: Duration = Duration::from_millis(20);
@@ -46,8 +47,8 @@ const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
 pub enum Effect {
     /// Look at all tasks; answer with [`Machine::handle_look`].
     Look,
-    /// Read about a writer's process; answer with [`Machine::handle_facts`].
-    Identify(WriterId),
+    /// Read about a process; answer with [`Machine::handle_facts`].
+    Identify(Process),
     /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
     Open(KillId, Process),
     /// Run a rule's own program on what was just seen; answer with [`Machine::handle_hooked`].
@@ -142,8 +143,8 @@ pub struct Machine {
     targets: BTreeMap<Process, KillId>,
     next_kill: u64,
     pacer: Pacer,
-    /// How many writers' facts are still awaited.
-    asking: usize,
+    /// The processes whose facts are still awaited.
+    asking: BTreeSet<Process>,
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
@@ -165,7 +166,7 @@ impl Machine {
             targets: BTreeMap::new(),
             next_kill: 1,
             pacer: Pacer::default(),
-            asking: 0,
+            asking: BTreeSet::new(),
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
@@ -246,25 +247,22 @@ impl Machine {
         self.admit(now);
     }
 
-    /// Takes in what was read of a writer's process; `None` if it is gone or unreadable.
-    pub fn handle_facts(&mut self, writer: WriterId, facts: Option<Facts>, now: Mono) {
-        self.asking = self.asking.saturating_sub(1);
+    /// Takes in what was read of a process; `None` if it is gone or unreadable.
+    pub fn handle_facts(&mut self, process: Process, facts: Option<Facts>, now: Mono) {
+        self.asking.remove(&process);
         // Without facts, rules that ask for any do not match, and nothing is signalled.
         if let Some(facts) = facts {
-            self.file(writer, facts, now);
+            self.tracker.identify(process, &Arc::new(facts));
+            self.next_stall = None;
+            let stalls: Vec<_> = self.tracker.stalls_of(process).cloned().collect();
+            for stall in stalls {
+                self.cases.entry(stall.id).or_default().rule = self.settings.policy.rule_for(&stall);
+                if stall.missing.is_none() && self.is_due(&stall) {
+                    self.judge(&stall, now);
+                }
+            }
         }
         self.admit(now);
-    }
-
-    fn file(&mut self, writer: WriterId, facts: Facts, now: Mono) {
-        let Some(stall) = self.tracker.identify(writer, facts).cloned() else {
-            return;
-        };
-        self.next_stall = None;
-        self.cases.entry(stall.id).or_default().rule = self.settings.policy.rule_for(&stall);
-        if stall.missing.is_none() && self.is_due(&stall) {
-            self.judge(&stall, now);
-        }
     }
 
     /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU.
@@ -341,8 +339,10 @@ impl Machine {
             if stall.facts.is_some() {
                 case.rule = policy.rule_for(stall);
             } else {
-                self.asking += 1;
-                self.effects.push_back(Effect::Identify(stall.last.writer));
+                let process = stall.last.writer.process;
+                if self.asking.insert(process) {
+                    self.effects.push_back(Effect::Identify(process));
+                }
             }
             self.next_stall = None;
         }

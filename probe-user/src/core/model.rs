@@ -1,6 +1,6 @@
 //! The terms of the trade: time, writers, channels, looks and stalls.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 
@@ -77,10 +77,21 @@ const TICK_NS: u64 = 10_000_000;
 /// A thread that writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId {
+    /// Its process: first, so that the threads of one stand together.
+    pub process: Process,
     /// The thread.
     pub tid: u32,
-    /// Its process.
-    pub process: Process,
+}
+
+impl WriterId {
+    /// From the first to the last that a process can have.
+    #[must_use]
+    pub const fn all_of(process: Process) -> RangeInclusive<Self> {
+        Self { process, tid: 0 }..=Self {
+            process,
+            tid: u32::MAX,
+        }
+    }
 }
 
 /// What is written to.
@@ -280,7 +291,7 @@ pub struct Stall {
     /// When a look first did not show the writer, if the last one did not.
     pub missing: Option<Mono>,
     /// What rules ask about, once it has been read.
-    pub facts: Option<Facts>,
+    pub facts: Option<Arc<Facts>>,
 }
 
 impl Stall {

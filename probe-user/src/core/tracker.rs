@@ -6,10 +6,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
-use super::model::{Bound, Channel, ChannelKind, Facts, Look, Mono, Sighting, Stall, StallId, WriterId};
+use super::model::{
+    Bound, Channel, ChannelKind, Facts, Look, Mono, Process, Sighting, Stall, StallId, WriterId,
+};
 
 /// How long a writer may be missing from looks before its stall counts as ended: a
 /// look that lands in a signal handler misses it by microseconds.
@@ -67,49 +70,36 @@ impl Tracker {
             sightings,
         } = look;
         self.looks += 1;
-        let drained = drained_channels(&sightings);
+        let channels = Channels::of(&sightings);
         let mut ended = Vec::new();
         for sighting in sightings {
-            let id = StallId(self.next_id);
-            match self.stalls.get_mut(&sighting.writer) {
-                None => {
-                    let mut stall = begin(id, sighting, self.started, self.looks == 1);
-                    stall.look = self.looks;
-                    self.stalls.insert(stall.last.writer, stall);
-                    self.next_id += 1;
-                }
-                Some(stall) => match compare(&stall.last, &sighting, traced, &drained) {
-                    None => {
-                        if !is_same_process(&stall.last, &sighting) {
-                            stall.facts = None;
+            let stall = match self.stalls.remove(&sighting.writer) {
+                None => self.begin(sighting, &channels),
+                Some(mut stall) => {
+                    let facts = stall
+                        .facts
+                        .clone()
+                        .filter(|_| is_same_process(&stall.last, &sighting));
+                    let goes_on = match compare(&stall.last, &sighting, traced, &channels) {
+                        None => {
+                            stall.last = sighting;
+                            stall.look = self.looks;
+                            stall.draining = false;
+                            stall.missing = None;
+                            stall
                         }
-                        stall.last = sighting;
-                        stall.look = self.looks;
-                        stall.draining = false;
-                        stall.missing = None;
-                    }
-                    Some(why) => {
-                        let facts = stall.facts.take_if(|_| is_same_process(&stall.last, &sighting));
-                        let next = match why {
-                            Ended::Drained => resume(id, sighting, facts.clone()),
-                            Ended::Left | Ended::Exited => Stall {
-                                facts: facts.clone(),
-                                ..begin(id, sighting, self.started, false)
-                            },
-                        };
-                        let mut old = std::mem::replace(
-                            stall,
-                            Stall {
-                                look: self.looks,
-                                ..next
-                            },
-                        );
-                        old.facts = old.facts.or(facts);
-                        ended.push((old, why));
-                        self.next_id += 1;
-                    }
-                },
-            }
+                        Some(why) => {
+                            ended.push((stall, why));
+                            match why {
+                                Ended::Drained => self.resume(sighting),
+                                Ended::Left | Ended::Exited => self.begin(sighting, &channels),
+                            }
+                        }
+                    };
+                    Stall { facts, ..goes_on }
+                }
+            };
+            self.stalls.insert(stall.last.writer, stall);
         }
         self.sweep(at, &mut ended);
         ended
@@ -120,11 +110,22 @@ impl Tracker {
         self.stalls.remove(&writer)
     }
 
-    /// Files what was read of a writer's process with its stall; returns that.
-    pub fn identify(&mut self, writer: WriterId, facts: Facts) -> Option<&Stall> {
-        let stall = self.stalls.get_mut(&writer)?;
-        stall.facts = Some(facts);
-        Some(stall)
+    /// Files what was read of a process with each of its stalls.
+    pub fn identify(&mut self, process: Process, facts: &Arc<Facts>) {
+        for stall in self
+            .stalls
+            .range_mut(WriterId::all_of(process))
+            .map(|(_, stall)| stall)
+        {
+            stall.facts = Some(Arc::clone(facts));
+        }
+    }
+
+    /// The stalls of a process's threads.
+    pub fn stalls_of(&self, process: Process) -> impl Iterator<Item = &Stall> {
+        self.stalls
+            .range(WriterId::all_of(process))
+            .map(|(_, stall)| stall)
     }
 
     /// All stalls, those missing from the last look included.
@@ -136,6 +137,55 @@ impl Tracker {
     #[must_use]
     pub fn get(&self, writer: WriterId) -> Option<&Stall> {
         self.stalls.get(&writer)
+    }
+
+    /// A stall that is seen for the first time.
+    fn begin(&mut self, sighting: Sighting, channels: &Channels) -> Stall {
+        let at = sighting.at;
+        let watched = sighting.token_since.unwrap_or(at);
+        let (since, bound) = match (sighting.entered, sighting.token_since, sighting.last_ran) {
+            (Some(entered), Some(token_since), _) => (entered.max(token_since), Bound::Exact),
+            // The tracer saw it block, and the token has changed since.
+            (Some(_), None, _) => (at, Bound::Exact),
+            (None, _, Some(ran)) if channels.prove(&sighting) => (ran.min(at), Bound::Exact),
+            (None, _, Some(ran)) => (ran.min(at), Bound::AtMost),
+            (None, _, None) => (at, Bound::AtLeast),
+        };
+        let is_older = since < self.started || bound == Bound::AtLeast && self.looks == 1;
+        let preexisting = sighting.entered.is_none() && is_older;
+        Stall {
+            bound,
+            preexisting,
+            watched: watched.max(since),
+            ..self.stall(sighting, since)
+        }
+    }
+
+    /// The stall of a writer whose reader has just taken something.
+    fn resume(&mut self, sighting: Sighting) -> Stall {
+        let since = sighting.token_since.unwrap_or(sighting.at);
+        Stall {
+            draining: true,
+            ..self.stall(sighting, since)
+        }
+    }
+
+    /// A stall that the observer has seen begin.
+    fn stall(&mut self, sighting: Sighting, since: Mono) -> Stall {
+        let id = StallId(self.next_id);
+        self.next_id += 1;
+        Stall {
+            id,
+            last: sighting,
+            since,
+            bound: Bound::Exact,
+            preexisting: false,
+            draining: false,
+            watched: since,
+            look: self.looks,
+            missing: None,
+            facts: None,
+        }
     }
 
     /// Marks and drops those that the look at `at` did not show.
@@ -162,35 +212,64 @@ fn is_same_process(last: &Sighting, now: &Sighting) -> bool {
     (last.exec, last.uid, last.ppid) == (now.exec, now.uid, now.ppid)
 }
 
-/// Sockets on which the tracer has seen something taken, and when, by way of any writer:
-/// the token belongs to the channel.
-pub(crate) fn drained_channels(sightings: &[Sighting]) -> HashMap<Channel, Mono> {
-    let mut drained = HashMap::new();
-    for sighting in sightings.iter().filter(|s| s.channel.kind == ChannelKind::Unix) {
-        if let (Some(entered), Some(since)) = (sighting.entered, sighting.token_since)
-            && since > entered
-        {
-            let latest = drained.entry(sighting.channel).or_insert(since);
-            *latest = since.max(*latest);
+/// What the sightings of one look say together of a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shared {
+    writers: usize,
+    /// When the tracer last saw something taken out of it, by way of any writer: the token
+    /// belongs to the channel.
+    drained: Option<Mono>,
+}
+
+/// The channels of one look.
+#[derive(Debug, Default)]
+pub(crate) struct Channels(HashMap<Channel, Shared>);
+
+impl Channels {
+    pub(crate) fn of(sightings: &[Sighting]) -> Self {
+        let mut channels = HashMap::<_, Shared>::new();
+        for sighting in sightings {
+            let shared = channels.entry(sighting.channel).or_default();
+            shared.writers += 1;
+            // A pipe's token holds counters, which tell by themselves.
+            if sighting.channel.kind == ChannelKind::Unix
+                && let (Some(entered), Some(since)) = (sighting.entered, sighting.token_since)
+                && since > entered
+            {
+                shared.drained = shared.drained.max(Some(since));
+            }
         }
+        Self(channels)
     }
-    drained
+
+    fn drained_after(&self, channel: Channel, moment: Mono) -> bool {
+        self.0
+            .get(&channel)
+            .and_then(|shared| shared.drained)
+            .is_some_and(|when| when > moment)
+    }
+
+    /// Whether a channel proves that nothing was taken since its writer went to sleep. With
+    /// several writers it proves nothing: a pipe's reader wakes one of them for each buffer,
+    /// which fills it up again while the others sleep on (`pipe_read`, fs/pipe.c).
+    fn prove(&self, sighting: &Sighting) -> bool {
+        sighting.untouched
+            && self
+                .0
+                .get(&sighting.channel)
+                .is_some_and(|shared| shared.writers == 1)
+    }
 }
 
 /// What happened to a stall between its last sighting and this one; `None` if nothing did.
-pub(crate) fn compare(
-    last: &Sighting,
-    now: &Sighting,
-    traced: bool,
-    drained: &HashMap<Channel, Mono>,
-) -> Option<Ended> {
+pub(crate) fn compare(last: &Sighting, now: &Sighting, traced: bool, channels: &Channels) -> Option<Ended> {
     let came_back = now.entered.is_some_and(|entered| entered > last.at);
     if last.channel != now.channel || last.exec != now.exec || came_back {
         return Some(Ended::Left);
     }
     let recurred = || now.channel.kind == ChannelKind::Unix && may_have_recurred(last, now, traced);
-    let shared = || drained.get(&now.channel).is_some_and(|when| *when > last.at);
-    (last.token != now.token || recurred() || shared()).then_some(Ended::Drained)
+    let seen_by_another = || channels.drained_after(now.channel, last.at);
+    (last.token != now.token || recurred() || seen_by_another()).then_some(Ended::Drained)
 }
 
 /// Whether a socket's token may be the same by chance.
@@ -212,48 +291,3 @@ fn may_have_recurred(last: &Sighting, now: &Sighting, traced: bool) -> bool {
 
 /// How far the scheduler's clock, as converted at two looks, may disagree with itself.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
-
-/// A stall that is seen for the first time.
-fn begin(id: StallId, sighting: Sighting, started: Mono, first_look: bool) -> Stall {
-    let at = sighting.at;
-    let watched = sighting.token_since.unwrap_or(at);
-    let (since, bound) = match (sighting.entered, sighting.token_since, sighting.last_ran) {
-        (Some(entered), Some(token_since), _) => (entered.max(token_since), Bound::Exact),
-        // The tracer saw it block, and the token has changed since.
-        (Some(_), None, _) => (at, Bound::Exact),
-        (None, _, Some(ran)) if sighting.untouched => (ran.min(at), Bound::Exact),
-        (None, _, Some(ran)) => (ran.min(at), Bound::AtMost),
-        (None, _, None) => (at, Bound::AtLeast),
-    };
-    let preexisting =
-        sighting.entered.is_none() && (since < started || bound == Bound::AtLeast && first_look);
-    Stall {
-        id,
-        last: sighting,
-        since,
-        bound,
-        preexisting,
-        draining: false,
-        watched: watched.max(since),
-        look: 0,
-        missing: None,
-        facts: None,
-    }
-}
-
-/// The stall of a writer whose reader has just taken something.
-fn resume(id: StallId, sighting: Sighting, facts: Option<Facts>) -> Stall {
-    let since = sighting.token_since.unwrap_or(sighting.at);
-    Stall {
-        id,
-        last: sighting,
-        since,
-        bound: Bound::Exact,
-        preexisting: false,
-        draining: true,
-        watched: since,
-        look: 0,
-        missing: None,
-        facts,
-    }
-}

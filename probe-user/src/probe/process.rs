@@ -87,8 +87,14 @@ fn command_line(tgid: u32) -> io::Result<Vec<String>> {
 }
 
 impl Reader {
-    /// The facts about a process, or `None` if it is gone.
+    /// The facts about a process, or `None` if it is gone or its pid is another's by now.
     pub fn facts(&mut self, process: Process) -> Option<Facts> {
+        let facts = self.read(process)?;
+        // Read last: if the pid is still this process's, so was all that was read before.
+        (start_ticks(process.tgid)? == process.start_ticks()).then_some(facts)
+    }
+
+    fn read(&mut self, process: Process) -> Option<Facts> {
         let proc = ProcProcess::new(i32::try_from(process.tgid).ok()?).ok()?;
         let uid = proc.uid().ok()?;
         let ancestors = self.ancestors(proc.pid);

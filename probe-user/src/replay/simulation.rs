@@ -1,7 +1,7 @@
 //! The world that the machine is shown: see [`crate::replay`] for what is honest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -13,10 +13,10 @@ use crate::{
     core::{
         kill::KillId,
         machine::{Effect, Machine, Note, Opened, Sent, Settings},
-        model::{Channel, DrainToken, Look, Mono, Process, Sighting, WriterId},
+        model::{DrainToken, Look, Mono, Process, Sighting, WriterId},
         report::{KillReport, Report, RuleRef, Signal},
         rule::{Action, Mode, Policy},
-        tracker::{Ended, compare, drained_channels},
+        tracker::{Channels, Ended, compare},
     },
     recording::{Frame, Recording},
 };
@@ -191,26 +191,21 @@ impl<'a> Simulation<'a> {
     fn seen_between(&self) -> Look {
         let next = self.next.as_ref().unwrap_or(&self.look);
         let sightings = next.sightings.iter();
-        let drained = drained_channels(&next.sightings);
+        let channels = Channels::of(&next.sightings);
         Look {
             at: self.now,
             traced: next.traced,
             sightings: sightings
-                .filter_map(|later| self.seen_before(later, next.traced, &drained))
+                .filter_map(|later| self.seen_before(later, next.traced, &channels))
                 .collect(),
         }
     }
 
     /// What is known now of a writer that the next recorded look shows.
-    fn seen_before(
-        &self,
-        later: &Sighting,
-        traced: bool,
-        drained: &HashMap<Channel, Mono>,
-    ) -> Option<Sighting> {
+    fn seen_before(&self, later: &Sighting, traced: bool, channels: &Channels) -> Option<Sighting> {
         let now = self.now;
         let earlier = self.last.get(&later.writer);
-        let change = earlier.map(|earlier| (earlier, compare(earlier, later, traced, drained)));
+        let change = earlier.map(|earlier| (earlier, compare(earlier, later, traced, channels)));
         if let Some((earlier, None)) = change {
             let at = earlier.at.max(now);
             return Some(Sighting {
@@ -242,12 +237,12 @@ impl<'a> Simulation<'a> {
             let now = self.now;
             match effect {
                 Effect::Look => self.machine.handle_look(self.seen(), now),
-                Effect::Identify(writer) => {
-                    let facts = self.survey.facts.get(&writer.process).cloned();
+                Effect::Identify(process) => {
+                    let facts = self.survey.facts.get(&process).cloned();
                     if facts.is_none() {
-                        self.unknown.insert(writer.process);
+                        self.unknown.insert(process);
                     }
-                    self.machine.handle_facts(writer, facts, now);
+                    self.machine.handle_facts(process, facts, now);
                 }
                 Effect::Open(id, process) => {
                     self.targets.insert(id, process);

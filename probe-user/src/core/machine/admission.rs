@@ -33,7 +33,7 @@ impl Machine {
     /// Ends the candidates that may be ended now. Waits until no facts are awaited, so that a
     /// pile is counted whole.
     pub(super) fn admit(&mut self, now: Mono) {
-        if self.asking > 0 {
+        if !self.asking.is_empty() {
             return;
         }
         let (mut candidates, mut piles) = self.candidates();

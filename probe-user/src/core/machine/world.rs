@@ -296,15 +296,17 @@ impl World {
                     let look = self.look();
                     self.machine.handle_look(look, now);
                 }
-                Effect::Identify(writer) => {
-                    let known = self.tasks.values().any(|t| t.alive && t.writer == writer);
-                    let parent = self.tasks.get(&writer.tid).map(|t| t.ppid.to_string());
-                    let facts = known.then(|| Facts {
-                        parent,
+                Effect::Identify(process) => {
+                    let task = self
+                        .tasks
+                        .values()
+                        .find(|t| t.alive && t.writer.process == process);
+                    let facts = task.map(|task| Facts {
+                        parent: Some(task.ppid.to_string()),
                         user: Some("peertube".into()),
                         ..Facts::default()
                     });
-                    self.machine.handle_facts(writer, facts, now);
+                    self.machine.handle_facts(process, facts, now);
                 }
                 Effect::Open(id, process) => {
                     if let Some((pid, what)) = self.before_open.take() {
