@@ -1,9 +1,15 @@
 //! The load-time constants, and the two ways to read kernel memory through them.
 //!
-//! Userspace sets every constant before the object is loaded; the verifier then
-//! folds them, so a field access costs what it would in C.
+//! Userspace sets every constant before the object is loaded. The verifier then knows
+//! them: it drops the branches that they rule out, and checks typed reads against the
+//! kernel's own BTF. The load of the constant itself remains.
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_probe_read_kernel, generated},
+};
 use probe_ebpf::{
     pattern::{CommFilter, MAX_PATTERNS},
     with_fields,
@@ -48,34 +54,46 @@ static COMM_FILTER: Global<CommFilter> = Global::new(CommFilter {
     len: 0,
 });
 
-/// Whether a command passes the filter; `half` reads its first or second eight bytes.
-///
-/// Nearly every task fails at the first half of the first pattern, so that is all that is
-/// read of it.
+/// Whether a command, whose two halves are read as they are needed, passes the filter.
 #[inline(always)]
 pub(crate) fn comm_matches(half: impl Fn(usize) -> u64) -> bool {
     let filter = (&raw const COMM_FILTER).cast::<CommFilter>();
     // SAFETY: the pointer is that of a static; the read is of one initialised word of it.
     let len = unsafe { word(&raw const (*filter).len) };
-    let low = half(0);
-    // `len` is known to the verifier, which drops the iterations that it rules out.
-    let mut i = 0;
-    while i < MAX_PATTERNS {
-        if i as u64 >= len {
+    // Written out: the verifier, which knows `len` and the masks, drops what they rule out here,
+    // and could drop nothing of a loop.
+    macro_rules! any_of {
+        ($($i:literal)+) => {
+            $(
+                if len <= $i {
+                    return false;
+                }
+                if pattern_matches::<$i>(&half) {
+                    return true;
+                }
+            )+
+        };
+    }
+    any_of!(0 1 2 3 4 5 6 7);
+    false
+}
+
+const _: () = assert!(MAX_PATTERNS == 8);
+
+#[inline(always)]
+fn pattern_matches<const I: usize>(half: &impl Fn(usize) -> u64) -> bool {
+    let filter = (&raw const COMM_FILTER).cast::<CommFilter>();
+    // SAFETY: the pointer is that of a static, and `I` is below the array's length; each read is of
+    // one initialised word of it.
+    unsafe {
+        let pattern = &raw const (*filter).patterns[I];
+        if half(0) & word(&raw const (*pattern).mask[0]) != word(&raw const (*pattern).value[0]) {
             return false;
         }
-        // SAFETY: as above, and `i` is below the array's length.
-        let pattern = unsafe { &raw const (*filter).patterns[i] };
-        // SAFETY: as above.
-        let matches = |at: usize, half: u64| unsafe {
-            half & word(&raw const (*pattern).mask[at]) == word(&raw const (*pattern).value[at])
-        };
-        if matches(0, low) && matches(1, half(1)) {
-            return true;
-        }
-        i += 1;
+        let mask = word(&raw const (*pattern).mask[1]);
+        // A prefix of up to 8 bytes leaves nothing to compare.
+        mask == 0 || half(1) & mask == word(&raw const (*pattern).value[1])
     }
-    false
 }
 
 /// # Safety
@@ -103,19 +121,59 @@ pub(crate) fn peek<T: Copy>(base: u64, offset: &Global<u64>) -> Result<T, output
     peek_at(base + offset.load())
 }
 
-/// Reads two fields of one type; at once where the second follows the first, which the
-/// verifier knows.
+/// Reads fields of one struct, with one call where they lie within `WORDS` times 8 bytes: on machines
+/// with costly returns a call costs more than the bytes do. Each is given as 8 bytes from its offset
+/// on; of a smaller field the caller takes the lower part.
 #[inline(always)]
-pub(crate) fn peek_two<T: Copy>(
+pub(crate) fn peek_fields<const WORDS: usize, const N: usize>(
     base: u64,
-    first: &Global<u64>,
-    second: &Global<u64>,
-) -> Result<(T, T), output::Skip> {
-    if second.load() == first.load() + size_of::<T>() as u64 {
-        let [first, second] = peek::<[T; 2]>(base, first)?;
-        return Ok((first, second));
+    fields: [&Global<u64>; N],
+) -> Result<[u64; N], output::Skip> {
+    let mut values = [0; N];
+    let (mut first, mut end) = (u64::MAX, 0);
+    let mut i = 0;
+    while i < N {
+        let offset = fields[i].load();
+        first = if offset < first { offset } else { first };
+        end = if offset + 8 > end { offset + 8 } else { end };
+        i += 1;
     }
-    Ok((peek(base, first)?, peek(base, second)?))
+    // The verifier wants aligned reads of the stack.
+    first &= !7;
+    if end - first > WORDS as u64 * 8 {
+        let mut i = 0;
+        while i < N {
+            values[i] = peek(base, fields[i])?;
+            i += 1;
+        }
+        return Ok(values);
+    }
+    let mut copy = MaybeUninit::<[u64; WORDS]>::uninit();
+    // SAFETY: the copy ends within the array; the helper checks the address.
+    let failed = unsafe {
+        generated::bpf_probe_read_kernel(
+            copy.as_mut_ptr().cast(),
+            (end - first) as u32,
+            (base + first) as *const c_void,
+        )
+    };
+    if failed != 0 {
+        return Err(output::Skip::Fault);
+    }
+    let mut i = 0;
+    while i < N {
+        // SAFETY: within the copy; both halves are aligned, as every field is to 4 bytes.
+        values[i] = unsafe {
+            let at = copy
+                .as_ptr()
+                .cast::<u8>()
+                .add((fields[i].load() - first) as usize)
+                .cast::<u32>();
+            u64::from(at.read_volatile()) | u64::from(at.add(1).read_volatile()) << 32
+        };
+        i += 1;
+    }
+    Ok(values)
 }
 
 /// Reads kernel memory at an address.

@@ -19,7 +19,10 @@ mod scanner;
 mod task;
 mod tracer;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
@@ -32,22 +35,42 @@ use crate::{
 /// `sched_switch(preempt, prev, next[, prev_state])` (include/trace/events/sched.h).
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let prev = Task::new(ctx.arg(1));
     let preempted = ctx.arg::<u64>(0) as u8 != 0;
-    if !preempted {
-        // The argument is the state as it was at the decision; kernels before 5.18 have
-        // only the field, which a wake-up on another CPU may already have changed.
-        let state = if SWITCH_HAS_PREV_STATE.load() != 0 {
-            TaskState::new(ctx.arg::<u64>(3) as u32)
-        } else {
-            prev.state()
-        };
-        tracer::switch_out(&ctx, prev, state);
+    if !preempted && prev_state(&ctx).may_matter() && Task::new(ctx.arg(1)).is_watched() {
+        leaves(ctx.as_ptr());
     }
     if tracer::follows_any() {
-        tracer::switch_in(&ctx, Task::new(ctx.arg(2)));
+        arrives(ctx.as_ptr());
     }
     0
+}
+
+/// What a watched task's sleep means. A function of its own, as is [`arrives`], so that what every
+/// switch runs stays small: few instructions in a row, and no register to save.
+#[inline(never)]
+fn leaves(ctx: *mut c_void) -> u64 {
+    let ctx = BtfTracePointContext::new(ctx);
+    tracer::switch_out(&ctx, Task::new(ctx.arg(1)), prev_state(&ctx));
+    0
+}
+
+/// What it means that a task gets a CPU while any is followed.
+#[inline(never)]
+fn arrives(ctx: *mut c_void) -> u64 {
+    let ctx = BtfTracePointContext::new(ctx);
+    tracer::switch_in(&ctx, Task::new(ctx.arg(2)));
+    0
+}
+
+#[inline(always)]
+fn prev_state(ctx: &BtfTracePointContext) -> TaskState {
+    // The argument is the state as it was at the decision; kernels before 5.18 have
+    // only the field, which a wake-up on another CPU may already have changed.
+    if SWITCH_HAS_PREV_STATE.load() != 0 {
+        TaskState::new(ctx.arg::<u64>(3) as u32)
+    } else {
+        Task::new(ctx.arg(1)).state()
+    }
 }
 
 /// `sched_process_exit(task, …)` (include/trace/events/sched.h): every thread passes here.

@@ -6,7 +6,7 @@ use probe_ebpf::{
 };
 
 use crate::{
-    layout::{self, peek, peek_at, peek_two},
+    layout::{self, peek, peek_at, peek_fields},
     task::{Call, Task},
 };
 
@@ -57,9 +57,11 @@ pub(crate) struct Output {
     pub(crate) call: Call,
     pub(crate) kind: ChannelKind,
     pub(crate) inode: u64,
+    /// The inode's number.
+    pub(crate) number: u64,
+    /// The device of its file system.
+    pub(crate) dev: u32,
     file: u64,
-    /// Super block of the inode.
-    sb: u64,
     end: End,
 }
 
@@ -94,13 +96,20 @@ impl Output {
     pub(crate) fn of(task: Task) -> Result<Self, Skip> {
         let call = task.write_call().ok_or(Skip::NotWriting)?;
         let file = file_at(task, call.fd)?;
-        if peek::<u32>(file, &layout::FILE_MODE)? & FMODE_WRITE == 0 {
+        let [access, inode, private] = peek_fields::<8, 3>(
+            file,
+            [&layout::FILE_MODE, &layout::FILE_INODE, &layout::FILE_PRIVATE],
+        )?;
+        if access as u32 & FMODE_WRITE == 0 {
             return Err(Skip::NoFile);
         }
-        let (private, inode) = peek_two::<u64>(file, &layout::FILE_PRIVATE, &layout::FILE_INODE)?;
-        let sb = peek(inode, &layout::INODE_SB)?;
-        let (kind, end) = match peek::<u16>(inode, &layout::INODE_MODE)? & S_IFMT {
-            S_IFIFO => (pipe_kind(sb)?, End::Pipe(Ring::full(private)?)),
+        let [mode, number, sb] = peek_fields::<10, 3>(
+            inode,
+            [&layout::INODE_MODE, &layout::INODE_NUMBER, &layout::INODE_SB],
+        )?;
+        let [magic, dev] = peek_fields::<12, 2>(sb, [&layout::SB_MAGIC, &layout::SB_DEV])?;
+        let (kind, end) = match mode as u16 & S_IFMT {
+            S_IFIFO => (pipe_kind(magic), End::Pipe(Ring::full(private)?)),
             S_IFSOCK => (ChannelKind::Unix, End::Unix(Socket::full(private, call)?)),
             _ => return Err(Skip::NotAChannel),
         };
@@ -108,8 +117,9 @@ impl Output {
             call,
             kind,
             inode,
+            number,
+            dev: dev as u32,
             file,
-            sb,
             end,
         })
     }
@@ -119,9 +129,12 @@ impl Output {
     pub(crate) fn token(&self) -> Result<DrainToken, Skip> {
         match &self.end {
             End::Pipe(ring) => {
-                let buf = ring.slot(ring.tail);
-                let (offset, len) = peek_two::<u32>(buf, &layout::BUF_OFFSET, &layout::BUF_LEN)?;
-                Ok(DrainToken([pair(ring.head, ring.tail), pair(offset, len)]))
+                let slot = ring.slot(ring.tail);
+                let [offset, len] = peek_fields::<2, 2>(slot, [&layout::BUF_OFFSET, &layout::BUF_LEN])?;
+                Ok(DrainToken([
+                    pair(ring.head, ring.tail),
+                    pair(offset as u32, len as u32),
+                ]))
             }
             End::Unix(socket) => {
                 let peer: u64 = peek(socket.sk, &layout::UNIX_PEER)?;
@@ -167,20 +180,11 @@ impl Output {
 
     /// What is queued: bytes for pipes, memory for sockets.
     #[inline(always)]
-    pub(crate) fn queued(&self) -> Result<u64, Skip> {
+    pub(crate) fn queued(&self, token: DrainToken) -> Result<u64, Skip> {
         match &self.end {
-            End::Pipe(ring) => ring.bytes(),
+            End::Pipe(ring) => ring.bytes(token),
             End::Unix(socket) => Ok(u64::from(socket.queued)),
         }
-    }
-
-    /// The inode's number, and the device of its file system.
-    #[inline(always)]
-    pub(crate) fn identity(&self) -> Result<(u64, u32), Skip> {
-        Ok((
-            peek(self.inode, &layout::INODE_NUMBER)?,
-            peek(self.sb, &layout::SB_DEV)?,
-        ))
     }
 
     /// Which of the first three descriptors lead to the same channel.
@@ -212,16 +216,25 @@ impl Ring {
     /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
     #[inline(always)]
     fn full(pipe: u64) -> Result<Self, Skip> {
-        let (head, tail) = peek_two::<u32>(pipe, &layout::PIPE_HEAD, &layout::PIPE_TAIL)?;
-        let (max_usage, size) = peek_two::<u32>(pipe, &layout::PIPE_MAX_USAGE, &layout::PIPE_RING_SIZE)?;
-        if head.wrapping_sub(tail) < max_usage {
+        let [head, tail, max_usage, size, bufs] = peek_fields::<12, 5>(
+            pipe,
+            [
+                &layout::PIPE_HEAD,
+                &layout::PIPE_TAIL,
+                &layout::PIPE_MAX_USAGE,
+                &layout::PIPE_RING_SIZE,
+                &layout::PIPE_BUFS,
+            ],
+        )?;
+        let (head, tail, size) = (head as u32, tail as u32, size as u32);
+        if head.wrapping_sub(tail) < max_usage as u32 {
             return Err(Skip::NotFull);
         }
         Ok(Self {
             head,
             tail,
             size,
-            bufs: peek(pipe, &layout::PIPE_BUFS)?,
+            bufs,
         })
     }
 
@@ -234,10 +247,12 @@ impl Ring {
 
     /// The bytes in all slots, as far as they are counted.
     #[inline(always)]
-    fn bytes(&self) -> Result<u64, Skip> {
+    fn bytes(&self, token: DrainToken) -> Result<u64, Skip> {
         let used = self.head.wrapping_sub(self.tail);
-        let mut sum = 0;
-        let mut i = 0;
+        // The token has the first one's length, in its lower half.
+        let DrainToken([_, first]) = token;
+        let mut sum = first & u64::from(u32::MAX);
+        let mut i = 1;
         while i < MAX_SLOTS {
             if i >= used {
                 break;
@@ -289,14 +304,12 @@ fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
     }
 }
 
-#[inline(always)]
-fn pipe_kind(sb: u64) -> Result<ChannelKind, Skip> {
-    let anonymous = peek::<u64>(sb, &layout::SB_MAGIC)? == PIPEFS_MAGIC;
-    Ok(if anonymous {
+const fn pipe_kind(magic: u64) -> ChannelKind {
+    if magic == PIPEFS_MAGIC {
         ChannelKind::Pipe
     } else {
         ChannelKind::Fifo
-    })
+    }
 }
 
 const fn pair(high: u32, low: u32) -> u64 {

@@ -80,7 +80,6 @@ fn describe(task: Task) -> Result<Writer, Skip> {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let pid = task.pid();
-    let (inode, dev) = output.identity()?;
     let (mut entered, mut token_since) = (0, 0);
     if layout::ADOPT.load() != 0 {
         match tracer::known(task, &output) {
@@ -105,9 +104,9 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         entered,
         token_since,
         token,
-        inode,
-        queued: output.queued()?,
-        dev,
+        inode: output.number,
+        queued: output.queued(token)?,
+        dev: output.dev,
         uid: task.uid(),
         fd: output.call.fd,
         channel: output.kind as u8,

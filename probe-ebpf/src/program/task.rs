@@ -35,6 +35,11 @@ impl TaskState {
         Self(bits)
     }
 
+    /// Any of the below.
+    pub(crate) const fn may_matter(self) -> bool {
+        self.0 & (Self::INTERRUPTIBLE | Self::STOPPED) != 0
+    }
+
     /// Asleep until woken or signalled.
     pub(crate) const fn is_interruptible(self) -> bool {
         self.0 & Self::INTERRUPTIBLE != 0

@@ -93,16 +93,16 @@ pub(crate) fn follows_any() -> bool {
     unsafe { (&raw const FOLLOWED).read_volatile() != 0 }
 }
 
-/// A task goes to sleep of its own accord, or is stopped.
+/// A watched task goes to sleep of its own accord, or is stopped.
 #[inline(always)]
 pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) {
     if !state.is_interruptible() {
-        if state.is_stopped() && follows_any() && task.is_watched() {
+        if state.is_stopped() && follows_any() {
             held(task);
         }
         return;
     }
-    if !task.is_watched() || !task.is_eligible() {
+    if !task.is_eligible() {
         return;
     }
     match sample(task) {
@@ -287,7 +287,8 @@ fn insert(pid: u32, entry: &Entry) {
 
 #[inline(always)]
 fn forget(pid: u32) -> bool {
-    let was_there = TRACKED.remove(pid).is_ok();
+    // A look-up takes no lock, and most who come here are not in the table.
+    let was_there = TRACKED.get_ptr(pid).is_some() && TRACKED.remove(pid).is_ok();
     if was_there {
         add_followed(-1);
     }

@@ -176,7 +176,7 @@ impl Machine {
                     missing: Some(missing),
                     ..
                 }) => {
-                    self.not_seen(id, step, missing, now);
+                    self.not_seen(id, missing);
                     continue;
                 }
                 Some(stall) => stall,
@@ -216,15 +216,13 @@ impl Machine {
         }
     }
 
-    /// The look did not show the writer, which may be in a signal handler, ours perhaps.
-    fn not_seen(&mut self, id: KillId, step: Step, missing: Mono, now: Mono) {
-        match (step, self.kills.get_mut(&id)) {
-            (Step::Terminating { .. }, Some(kill)) => {
-                kill.step = Step::Terminating {
-                    until: missing.after(MISSING_FOR),
-                };
-            }
-            _ => self.skip(id, Skipped::Progressed, Some(LEFT), now),
+    /// The look did not show the writer, which may be in a signal handler, or about to exit: it
+    /// is looked for again before anything is said or done.
+    fn not_seen(&mut self, id: KillId, missing: Mono) {
+        if let Some(kill) = self.kills.get_mut(&id)
+            && let Step::Terminating { until } = &mut kill.step
+        {
+            *until = missing.after(MISSING_FOR);
         }
     }
 
