@@ -43,6 +43,10 @@ macro_rules! with_fields {
             TASK_PARENT = "task_struct" ["real_parent"] required;
             // Only with CONFIG_SCHED_INFO; without it ages are "at least since".
             TASK_LAST_ARRIVAL = "task_struct" ["sched_info.last_arrival"] optional;
+            // Where its kernel stack begins, for kernels without the helper that finds the registers there.
+            TASK_STACK = "task_struct" ["stack"] required;
+            // How often it went to sleep of its own accord.
+            TASK_SLEEPS = "task_struct" ["nvcsw"] required;
             // include/linux/cred.h
             CRED_UID = "cred" ["uid"] required;
             // include/linux/fdtable.h
@@ -53,6 +57,7 @@ macro_rules! with_fields {
             FILE_INODE = "file" ["f_inode"] required;
             FILE_MODE = "file" ["f_mode"] required;
             FILE_PRIVATE = "file" ["private_data"] required;
+            KIOCB_FILE = "kiocb" ["ki_filp"] required;
             INODE_MODE = "inode" ["i_mode"] required;
             INODE_NUMBER = "inode" ["i_ino"] required;
             INODE_SB = "inode" ["i_sb"] required;
@@ -69,6 +74,7 @@ macro_rules! with_fields {
             BUF_SIZE = "pipe_buffer" [""] required;
             // include/linux/net.h, include/net/sock.h
             SOCKET_SK = "socket" ["sk"] required;
+            SOCKET_FILE = "socket" ["file"] required;
             SK_TYPE = "sock" ["sk_type"] required;
             SK_FAMILY = "sock" ["__sk_common.skc_family"] required;
             SK_RECEIVE_QUEUE = "sock" ["sk_receive_queue.next"] required;
@@ -86,6 +92,7 @@ macro_rules! with_fields {
             REGS_ARG4 = "pt_regs" ["r8", "regs+32"] required;
             // x86-64 only: -ENOSYS for as long as the call has not returned.
             REGS_RESULT = "pt_regs" ["ax"] optional;
+            REGS_SIZE = "pt_regs" [""] required;
             // kernel/bpf/bpf_iter.c
             ITER_SEQ_NUM = "bpf_iter_meta" ["seq_num"] required;
             ITER_SEQ = "bpf_iter_meta" ["seq"] required;

@@ -51,7 +51,7 @@ impl Agent {
     /// Starts `pipestall run --json` on this configuration and waits until it watches.
     #[track_caller]
     pub fn run(config: &Config, scratch: &Scratch) -> Self {
-        Self::start(command(&["run", "--json", "--config"]).arg(config.file(scratch)))
+        Self::start(command(&["run", "--json"]).arg("--config").arg(config.file(scratch)))
     }
 
     /// Starts `pipestall watch --json` and waits until it watches.
@@ -78,7 +78,9 @@ impl Agent {
             .arg("--")
             .arg(binary::pipestall());
         command
-            .args(["run", "--json", "--config"])
+            .args(["run", "--json"])
+            .args(binary::tracer_arguments())
+            .arg("--config")
             .arg(config.file(scratch));
         let mut agent = Self::spawn(&mut command);
         agent.pid = proc::await_child(agent.family.pid(), "pipestall");
@@ -272,7 +274,7 @@ pub fn journal(path: &Path) -> Vec<Event> {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary::pipestall());
-    command.args(arguments);
+    command.args(arguments).args(binary::tracer_arguments());
     command
 }
 

@@ -20,6 +20,16 @@ pub fn stuck() -> PathBuf {
     located("PIPESTALL_STUCK", "stuck")
 }
 
+/// The tracer under test: what `PIPESTALL_TEST_TRACER` names, else the one that is taken first.
+pub fn tracer() -> String {
+    env::var("PIPESTALL_TEST_TRACER").unwrap_or_else(|_| "sched".to_owned())
+}
+
+/// The arguments that choose it, for `run`, `watch` and `record`.
+pub fn tracer_arguments() -> [String; 2] {
+    ["--tracer".to_owned(), tracer()]
+}
+
 fn located(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = env::var_os(variable) {
         let path = PathBuf::from(path);

@@ -56,14 +56,14 @@ pub fn root() -> Result<(), String> {
     }
 }
 
-/// Both BPF backends the program needs here, by its own word (`pipestall doctor --json`).
+/// The BPF backends that are under test here, by the program's own word (`pipestall doctor --json`).
 ///
 /// # Errors
 /// Why not.
 pub fn bpf() -> Result<(), String> {
     static BPF: OnceLock<Result<(), String>> = OnceLock::new();
     root()?;
-    BPF.get_or_init(|| usable(&["sched", "scan"])).clone()
+    BPF.get_or_init(|| usable(&[&binary::tracer(), "scan"])).clone()
 }
 
 fn usable(backends: &[&str]) -> Result<(), String> {

@@ -11,6 +11,7 @@ mod shell;
 mod test;
 #[expect(dead_code, reason = "what only probe-user's build script uses")]
 mod toolchain;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Task {
         #[arg(value_name = "FILTER")]
         filters: Vec<String>,
     },
+    /// Runs the live tests on other kernels, in guests of QEMU's
+    #[command(after_help = ABOUT_VM)]
+    Vm(vm::Args),
     /// Measures what pipestall costs, against the same run without it
     Bench {
         /// The benchmark's arguments; `-- --help` lists them
@@ -98,6 +102,14 @@ const ABOUT_TEST: &str = "\
 The last line is the sum: N passed, N failed, N skipped. Live tests that
 cannot run here (no root, no ffmpeg) say why and count as skipped.";
 
+const ABOUT_VM: &str = "\
+Kernels are the newest of Debian's for the cloud, from the mirror that apt's
+sources name; apt checks them, and the cache directory keeps them. Programs
+are built without shared libraries and put into an initramfs. Takes QEMU, and
+no root. KVM is used if a guest boots with it, else everything is emulated.
+
+Example: cargo xtask vm --kernel 6.1 --tracer sched --test ages";
+
 fn main() -> ExitCode {
     match perform(Task::parse()) {
         Ok(code) => code,
@@ -126,6 +138,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { args } => return Err(build::run(&args)),
         Task::Demo { with } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
+        Task::Vm(args) => return Ok(vm::run(&args)?.report()),
         Task::Bench { args } => bench::run(&args)?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),

@@ -107,7 +107,8 @@ fn install_toolchain() {
     attempt(shell::run(&mut rustup));
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
+/// Installs Debian's packages, as root on Debian.
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     if !shell::is_root() || on_path("apt-get").is_none() {
         anyhow::bail!("not root on Debian, so not installing {}", packages.join(" "));
     }
@@ -173,7 +174,7 @@ pub(crate) fn cache_dir() -> Result<PathBuf> {
 }
 
 /// Says what failed and goes on: another way may work, and what counts is what is there at the end.
-fn attempt(step: Result<()>) {
+pub(crate) fn attempt(step: Result<()>) {
     if let Err(error) = step {
         eprintln!("setup: {error:#}");
     }

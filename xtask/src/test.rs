@@ -40,7 +40,7 @@ pub(crate) fn run(filters: &[String]) -> Result<Totals> {
 impl Totals {
     /// Whether all went well. That no test ran at all is not well.
     pub(crate) fn succeeded(self) -> bool {
-        !self.broken && self.failed == 0 && self.passed > 0
+        self.is_well() && self.passed > 0
     }
 
     /// Prints the sum as the last line.
@@ -64,8 +64,23 @@ impl Totals {
         }
     }
 
+    /// How many tests passed.
+    pub(crate) fn passed(self) -> i32 {
+        self.passed
+    }
+
+    /// Whether nothing failed; that nothing ran is not said by this.
+    pub(crate) fn is_well(self) -> bool {
+        !self.broken && self.failed == 0
+    }
+
+    /// A run ended badly.
+    pub(crate) fn breaks(&mut self) {
+        self.broken = true;
+    }
+
     /// Takes a line of a test program's output into account.
-    fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         if line.starts_with("skipped: ") {
             self.skipped += 1;
             // libtest knows no skipping at run time: it will have counted this test as passed.

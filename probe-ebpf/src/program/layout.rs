@@ -32,6 +32,14 @@ with_fields!(declare);
 #[unsafe(no_mangle)]
 pub(crate) static SWITCH_HAS_PREV_STATE: Global<u64> = Global::new(0);
 
+/// Non-zero where there is a helper that finds a task's saved registers (5.15 on).
+#[unsafe(no_mangle)]
+pub(crate) static HAS_TASK_PT_REGS: Global<u64> = Global::new(0);
+
+/// Non-zero where the tracer sees calls of functions begin and end, and not each sleep.
+#[unsafe(no_mangle)]
+pub(crate) static BY_FUNCTION: Global<u64> = Global::new(0);
+
 /// The process to leave out: the tool itself.
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TGID: Global<u64> = Global::new(0);

@@ -7,7 +7,11 @@
 //!
 //! Both ask `output` the one question that matters: is this sleeping task in a
 //! write to a channel, and where does the channel's reader stand? Nothing here
-//! hooks the write path, waits, or allocates.
+//! waits or allocates.
+//!
+//! The tracer has two more forms, which are loaded instead where a user or a
+//! kernel wants it: at the entry and exit of the functions that write, by fentry
+//! or by kprobes. By default nothing hooks the write path.
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "BPF's atomic add has no stable spelling")]
@@ -22,13 +26,14 @@ mod tracer;
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext as _,
-    macros::{btf_tracepoint, fentry, kprobe},
-    programs::{BtfTracePointContext, FEntryContext, ProbeContext},
+    EbpfContext,
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 
 use crate::{
-    layout::SWITCH_HAS_PREV_STATE,
+    layout::{SWITCH_HAS_PREV_STATE, peek},
+    output::Skip,
     task::{Task, TaskState},
 };
 
@@ -90,15 +95,78 @@ fn scan(ctx: *mut scanner::IterTask) -> i32 {
     0
 }
 
-/// Loaded only by `pipestall doctor`, to learn whether this kernel takes such a program.
-#[fentry]
-fn try_fentry(_ctx: FEntryContext) -> u32 {
-    0
+// The functions at the end of a write, by what they are given first. Each program is attached to one
+// function, so those of one kind that a kernel can have two of are there twice. The number is that of the
+// argument after the last, which is where an exit finds what the function returns.
+macro_rules! at_function {
+    ($($file:ident $returns:literal $entry:ident $exit:ident $probe:ident $return_probe:ident;)+) => {
+        $(
+            #[fentry]
+            fn $entry(ctx: FEntryContext) -> u32 {
+                enters(&ctx, $file(ctx.arg(0)));
+                0
+            }
+
+            #[fexit]
+            fn $exit(ctx: FExitContext) -> u32 {
+                tracer::returns(&ctx, result(ctx.arg($returns)));
+                0
+            }
+
+            #[kprobe]
+            fn $probe(ctx: ProbeContext) -> u32 {
+                if let Some(argument) = ctx.arg(0) {
+                    enters(&ctx, $file(argument));
+                }
+                0
+            }
+
+            #[kretprobe]
+            fn $return_probe(ctx: RetProbeContext) -> u32 {
+                tracer::returns(&ctx, result(ctx.ret()));
+                0
+            }
+        )+
+    };
 }
 
-/// Loaded only by `pipestall doctor`, to learn whether this kernel takes such a program.
+at_function! {
+    // fs/pipe.c: pipe_write(struct kiocb *, struct iov_iter *), which is called anon_pipe_write
+    // since 6.15; it is also what fifo_pipe_write calls.
+    of_kiocb 2 pipe_entry pipe_exit pipe_probe pipe_return;
+    of_kiocb 2 fifo_entry fifo_exit fifo_probe fifo_return;
+    // net/unix/af_unix.c: unix_stream_sendmsg(struct socket *, struct msghdr *, size_t)
+    of_socket 3 unix_entry unix_exit unix_probe unix_return;
+}
+
+#[inline(always)]
+fn enters<C: EbpfContext>(ctx: &C, file: Result<u64, Skip>) {
+    if let Ok(file) = file {
+        tracer::enters(ctx, file);
+    }
+}
+
+#[inline(always)]
+fn of_kiocb(kiocb: u64) -> Result<u64, Skip> {
+    peek(kiocb, &layout::KIOCB_FILE)
+}
+
+#[inline(always)]
+fn of_socket(socket: u64) -> Result<u64, Skip> {
+    peek(socket, &layout::SOCKET_FILE)
+}
+
+/// A count of bytes, or an error: no write is of 2 GiB or more (`MAX_RW_COUNT`), and some
+/// functions return no more than 32 bits.
+#[inline(always)]
+fn result(raw: u64) -> i64 {
+    i64::from(raw as u32 as i32)
+}
+
+/// `do_exit` (kernel/exit.c): every thread passes here.
 #[kprobe]
-fn try_kprobe(_ctx: ProbeContext) -> u32 {
+fn thread_exit(ctx: ProbeContext) -> u32 {
+    tracer::exits(&ctx);
     0
 }
 

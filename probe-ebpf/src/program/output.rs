@@ -95,7 +95,12 @@ impl Output {
     #[inline(always)]
     pub(crate) fn of(task: Task) -> Result<Self, Skip> {
         let call = task.write_call().ok_or(Skip::NotWriting)?;
-        let file = file_at(task, call.fd)?;
+        Self::behind(file_at(task, call.fd)?, call)
+    }
+
+    /// The channel behind a file, if a sleep in the call can be for want of room.
+    #[inline(always)]
+    pub(crate) fn behind(file: u64, call: Call) -> Result<Self, Skip> {
         let [access, inode, private] = peek_fields::<8, 3>(
             file,
             [&layout::FILE_MODE, &layout::FILE_INODE, &layout::FILE_PRIVATE],

@@ -1,8 +1,7 @@
 //! One look at all tasks: emits each writer that is blocked at that moment.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-    generated::{bpf_get_current_task_btf, bpf_seq_write},
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_seq_write,
 };
 use probe_ebpf::{
     ABI_VERSION,
@@ -54,21 +53,14 @@ pub(crate) fn visit(ctx: *const IterTask) {
 
 #[inline(always)]
 fn header() -> ScanHeader {
-    // SAFETY: the helpers have no preconditions; the second returns a typed, non-null task.
-    let (now, tgid, current) = unsafe {
-        let current = Task::new(bpf_get_current_task_btf().cast_const().cast());
-        (
-            bpf_ktime_get_ns(),
-            (bpf_get_current_pid_tgid() >> 32) as u32,
-            current,
-        )
-    };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
     ScanHeader {
         kind: KIND_HEADER,
         abi: ABI_VERSION,
         now,
-        arrival: current.last_arrival(),
-        tgid,
+        arrival: Task::current().last_arrival(),
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         reserved: 0,
     }
 }
@@ -82,13 +74,8 @@ fn describe(task: Task) -> Result<Writer, Skip> {
     let pid = task.pid();
     let (mut entered, mut token_since) = (0, 0);
     if layout::ADOPT.load() != 0 {
-        match tracer::known(task, &output) {
-            Some(entry) => {
-                entered = entry.entered;
-                if entry.token == token {
-                    token_since = entry.token_since;
-                }
-            }
+        match tracer::known(task, &output, token, now) {
+            Some(known) => (entered, token_since) = known,
             None => tracer::adopt(task, &output, token, now),
         }
     }

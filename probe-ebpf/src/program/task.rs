@@ -1,13 +1,17 @@
-//! A task, seen through the verifier's typed pointer.
+//! A task, seen through the verifier's typed pointer, or at an address that is only a number to it.
 
-use aya_ebpf::helpers::generated::bpf_task_pt_regs;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_task_pt_regs};
 use probe_ebpf::{
     fields::ABSENT,
     pattern::COMM_LEN,
     syscall::{Arch, WriteSyscall},
 };
 
-use crate::layout::{self, typed};
+use aya_ebpf::Global;
+
+use crate::layout::{self, peek, typed};
 
 #[cfg(bpf_target_arch = "aarch64")]
 const ARCH: Arch = Arch::Aarch64;
@@ -60,72 +64,120 @@ pub(crate) struct Call {
     pub(crate) names_receiver: bool,
 }
 
+/// Size of a task's kernel stack (`THREAD_SIZE`): `arch/x86/include/asm/page_64_types.h`,
+/// `arch/arm64/include/asm/memory.h`; kernels built with KASAN, which are for debugging, have larger ones.
+const STACK_SIZE: u64 = 16 * 1024;
+
+/// A pointer into the kernel, and whether the verifier knows what it points to. Which of the two it is
+/// is known when this is compiled, so that no branch remains.
+#[derive(Clone, Copy)]
+struct Pointer {
+    at: *const u8,
+    typed: bool,
+}
+
+impl Pointer {
+    /// Reads a field of an integer or pointer type; a fault reads as zero.
+    #[inline(always)]
+    fn read<T: Copy>(self, field: &Global<u64>) -> T {
+        self.read_past(field, 0)
+    }
+
+    /// Reads so many bytes past where a field begins.
+    #[inline(always)]
+    fn read_past<T: Copy>(self, field: &Global<u64>, past: u64) -> T {
+        if self.typed {
+            // SAFETY: the pointer came from a program's context, or was itself read so from a field
+            // of pointer type; the callers below name fields of what it points to.
+            unsafe { typed(self.at.add(past as usize), field) }
+        } else {
+            // SAFETY: zero is a value of every integer and pointer.
+            peek(self.at as u64 + past, field).unwrap_or(unsafe { MaybeUninit::zeroed().assume_init() })
+        }
+    }
+
+    /// Follows a field that holds a pointer.
+    #[inline(always)]
+    fn follow(self, field: &Global<u64>) -> Self {
+        Self {
+            at: self.read(field),
+            typed: self.typed,
+        }
+    }
+}
+
 /// A task.
 #[derive(Clone, Copy)]
-pub(crate) struct Task(*const u8);
+pub(crate) struct Task(Pointer);
 
-// Every `typed` read below: `self.0` came from a program's context (a tracepoint's
-// argument or the iterator's task), and pointers read from it keep their types.
 impl Task {
-    pub(crate) const fn new(task: *const u8) -> Self {
-        Self(task)
+    /// The task behind a pointer of the program's context, or one that a typed task holds.
+    #[inline(always)]
+    pub(crate) const fn new(at: *const u8) -> Self {
+        Self(Pointer { at, typed: true })
+    }
+
+    /// The task that runs this, on kernels of any age: the helper for a typed one came with 5.11.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        Self(Pointer {
+            // SAFETY: the helper has no preconditions.
+            at: unsafe { bpf_get_current_task() } as *const u8,
+            typed: false,
+        })
     }
 
     #[inline(always)]
     pub(crate) fn state(self) -> TaskState {
-        // SAFETY: see above the impl.
-        TaskState(unsafe { typed(self.0, &layout::TASK_STATE) })
+        TaskState(self.0.read(&layout::TASK_STATE))
     }
 
     #[inline(always)]
     pub(crate) fn pid(self) -> u32 {
-        // SAFETY: see above the impl.
-        unsafe { typed(self.0, &layout::TASK_PID) }
+        self.0.read(&layout::TASK_PID)
     }
 
     #[inline(always)]
     pub(crate) fn tgid(self) -> u32 {
-        // SAFETY: see above the impl.
-        unsafe { typed(self.0, &layout::TASK_TGID) }
+        self.0.read(&layout::TASK_TGID)
     }
 
     #[inline(always)]
     pub(crate) fn leader(self) -> Task {
-        // SAFETY: see above the impl.
-        Self(unsafe { typed(self.0, &layout::TASK_LEADER) })
+        Self(self.0.follow(&layout::TASK_LEADER))
     }
 
     #[inline(always)]
     pub(crate) fn parent(self) -> Task {
-        // SAFETY: see above the impl.
-        Self(unsafe { typed(self.0, &layout::TASK_PARENT) })
+        Self(self.0.follow(&layout::TASK_PARENT))
     }
 
     /// When the process started, `CLOCK_BOOTTIME` in nanoseconds; ask the leader.
     #[inline(always)]
     pub(crate) fn start(self) -> u64 {
-        // SAFETY: see above the impl.
-        unsafe { typed(self.0, &layout::TASK_START) }
+        self.0.read(&layout::TASK_START)
     }
 
     /// How often the process has called `exec`; ask the leader.
     #[inline(always)]
     pub(crate) fn exec_id(self) -> u32 {
-        // SAFETY: see above the impl.
-        unsafe { typed(self.0, &layout::TASK_EXEC_ID) }
+        self.0.read(&layout::TASK_EXEC_ID)
+    }
+
+    /// How often it went to sleep of its own accord.
+    #[inline(always)]
+    pub(crate) fn sleeps(self) -> u64 {
+        self.0.read(&layout::TASK_SLEEPS)
     }
 
     #[inline(always)]
     pub(crate) fn uid(self) -> u32 {
-        // SAFETY: see above the impl.
-        unsafe {
-            let cred: *const u8 = typed(self.0, &layout::TASK_CRED);
-            // Kernels whose types tell of RCU insist on the test.
-            if cred.is_null() {
-                0
-            } else {
-                typed(cred, &layout::CRED_UID)
-            }
+        let cred = self.0.follow(&layout::TASK_CRED);
+        // Kernels whose types tell of RCU insist on the test.
+        if cred.at.is_null() {
+            0
+        } else {
+            cred.read(&layout::CRED_UID)
         }
     }
 
@@ -135,20 +187,14 @@ impl Task {
         if layout::TASK_LAST_ARRIVAL.load() == ABSENT {
             return 0;
         }
-        // SAFETY: see above the impl.
-        unsafe { typed(self.0, &layout::TASK_LAST_ARRIVAL) }
+        self.0.read(&layout::TASK_LAST_ARRIVAL)
     }
 
     /// The first or second eight bytes of the task's own name.
     #[inline(always)]
     fn comm_half(self, which: usize) -> u64 {
-        // SAFETY: see above the impl; `comm` is 16 bytes, and `which` 0 or 1 at every call.
-        unsafe {
-            self.0
-                .add(layout::TASK_COMM.load() as usize + which * 8)
-                .cast::<u64>()
-                .read_volatile()
-        }
+        // `comm` is 16 bytes, and `which` 0 or 1 at every call.
+        self.0.read_past(&layout::TASK_COMM, which as u64 * 8)
     }
 
     #[inline(always)]
@@ -170,56 +216,72 @@ impl Task {
     /// Whether the task can be in a system call of its own and is not the tool's.
     #[inline(always)]
     pub(crate) fn is_eligible(self) -> bool {
-        // SAFETY: see above the impl.
-        let flags: u32 = unsafe { typed(self.0, &layout::TASK_FLAGS) };
+        let flags: u32 = self.0.read(&layout::TASK_FLAGS);
         flags & NOT_USER == 0 && u64::from(self.tgid()) != layout::SELF_TGID.load()
     }
 
     /// The write-class call that the task has not returned from, if it is in one.
     #[inline(always)]
     pub(crate) fn write_call(self) -> Option<Call> {
-        // SAFETY: `self.0` is a typed task, which is what the helper takes; it returns
-        // a typed pointer to the registers saved at kernel entry.
-        unsafe {
-            let regs = bpf_task_pt_regs(self.0.cast_mut().cast()) as *const u8;
-            let syscall = WriteSyscall::from_number(ARCH, typed(regs, &layout::REGS_SYSCALL))?;
-            if layout::REGS_RESULT.load() != ABSENT && typed::<i64>(regs, &layout::REGS_RESULT) != ENOSYS {
-                // On its way out: frozen, stopped or about to handle a signal.
-                return None;
-            }
-            let fd = match syscall.output_argument() {
-                0 => typed(regs, &layout::REGS_ARG0),
-                1 => typed(regs, &layout::REGS_ARG1),
-                _ => typed(regs, &layout::REGS_ARG2),
-            };
-            let names_receiver = match syscall {
-                WriteSyscall::Sendto => typed::<u64>(regs, &layout::REGS_ARG4) != 0,
-                // Their receiver, if any, is in the caller's memory.
-                WriteSyscall::Sendmsg | WriteSyscall::Sendmmsg => true,
-                _ => false,
-            };
-            Some(Call {
-                syscall,
-                fd,
-                names_receiver,
-            })
+        if self.0.typed && layout::HAS_TASK_PT_REGS.load() != 0 {
+            // SAFETY: the pointer is a typed task, which is what the helper takes; it returns
+            // a typed pointer to the registers saved at kernel entry.
+            let at = unsafe { bpf_task_pt_regs(self.0.at.cast_mut().cast()) } as *const u8;
+            Call::of(Pointer { at, typed: true })
+        } else {
+            // task_pt_regs(), which is what the helper is: they end where the stack does.
+            let stack: u64 = self.0.read(&layout::TASK_STACK);
+            let at = (stack + STACK_SIZE).wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
+            Call::of(Pointer { at, typed: false })
         }
     }
 
     /// The task's descriptor table: (`struct file **`, its length).
     #[inline(always)]
     pub(crate) fn descriptors(self) -> Option<(u64, u32)> {
-        // SAFETY: see above the impl; null pointers are tested before they are followed.
-        unsafe {
-            let files: *const u8 = typed(self.0, &layout::TASK_FILES);
-            if files.is_null() {
-                return None;
-            }
-            let table: *const u8 = typed(files, &layout::FILES_FDT);
-            if table.is_null() {
-                return None;
-            }
-            Some((typed(table, &layout::FDT_FD), typed(table, &layout::FDT_MAX)))
+        let files = self.0.follow(&layout::TASK_FILES);
+        if files.at.is_null() {
+            return None;
         }
+        let table = files.follow(&layout::FILES_FDT);
+        if table.at.is_null() {
+            return None;
+        }
+        Some((table.read(&layout::FDT_FD), table.read(&layout::FDT_MAX)))
+    }
+}
+
+impl Call {
+    /// A call of which only the function at its end is known.
+    pub(crate) const UNKNOWN: Self = Self {
+        syscall: WriteSyscall::Write,
+        fd: 0,
+        names_receiver: false,
+    };
+
+    /// The call that a task's saved registers tell of.
+    #[inline(always)]
+    fn of(regs: Pointer) -> Option<Self> {
+        let syscall = WriteSyscall::from_number(ARCH, regs.read(&layout::REGS_SYSCALL))?;
+        if layout::REGS_RESULT.load() != ABSENT && regs.read::<i64>(&layout::REGS_RESULT) != ENOSYS {
+            // On its way out: frozen, stopped or about to handle a signal.
+            return None;
+        }
+        let fd = match syscall.output_argument() {
+            0 => regs.read(&layout::REGS_ARG0),
+            1 => regs.read(&layout::REGS_ARG1),
+            _ => regs.read(&layout::REGS_ARG2),
+        };
+        let names_receiver = match syscall {
+            WriteSyscall::Sendto => regs.read::<u64>(&layout::REGS_ARG4) != 0,
+            // Their receiver, if any, is in the caller's memory.
+            WriteSyscall::Sendmsg | WriteSyscall::Sendmmsg => true,
+            _ => false,
+        };
+        Some(Self {
+            syscall,
+            fd,
+            names_receiver,
+        })
     }
 }

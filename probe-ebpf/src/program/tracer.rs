@@ -1,9 +1,13 @@
-//! Follows blocked writers between scans.
+//! Follows blocked writers between scans: by their sleeps, or by the functions that write.
 //!
 //! For each one it keeps when the stay in the write began and since when the
 //! drain token is what it is. An entry lives from the first sleep in a write
 //! until the thread sleeps in something else, or exits; wake-ups in between
 //! (signals, tracers, spurious ones) change nothing that counts.
+//!
+//! Functions show less than sleeps: nothing is seen of what a reader takes in the middle of a
+//! call. Where the token is not what it was when the call began, the scanner says of the writer
+//! what it says of one that it has found.
 
 use aya_ebpf::{
     EbpfContext,
@@ -19,9 +23,9 @@ use probe_ebpf::{
 };
 
 use crate::{
-    layout::NOTIFY_AFTER_NS,
+    layout::{self, NOTIFY_AFTER_NS, peek},
     output::{Output, Skip},
-    task::{Task, TaskState},
+    task::{Call, Task, TaskState},
 };
 
 /// Where a followed thread is.
@@ -55,6 +59,8 @@ pub(crate) struct Entry {
     weight: u64,
     /// Start of the phase.
     since: u64,
+    /// How often the thread had gone to sleep when its call of a function began.
+    sleeps: u64,
     phase: Phase,
 }
 
@@ -106,7 +112,7 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
         return;
     }
     match sample(task) {
-        Ok(sample) => blocked(ctx, task, &sample),
+        Ok(sample) => blocked(ctx, task, sample.output.inode, sample.token, sample.weight),
         // The reader has just made room.
         Err(Skip::NotFull) => progressed(task.pid()),
         Err(Skip::Fault) => {}
@@ -171,10 +177,11 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
 const EMPTY: DrainToken = DrainToken([0; 2]);
 
 impl Entry {
-    fn new(task: Task, output: &Output, token: DrainToken, weight: u64, entered: u64, now: u64) -> Self {
+    #[inline(always)]
+    fn new(task: Task, inode: u64, token: DrainToken, weight: u64, entered: u64, now: u64) -> Self {
         let leader = task.leader();
         Self {
-            inode: output.inode,
+            inode,
             start: leader.start(),
             exec: u64::from(leader.exec_id()),
             entered,
@@ -182,15 +189,16 @@ impl Entry {
             token_since: now,
             weight,
             since: now,
+            sleeps: 0,
             phase: Phase::Blocked,
         }
     }
 
     /// Whether the entry is about this thread of this program on this channel.
     #[inline(always)]
-    fn is_of(&self, task: Task, output: &Output) -> bool {
+    fn is_of(&self, task: Task, inode: u64) -> bool {
         let leader = task.leader();
-        self.inode == output.inode && self.start == leader.start() && self.exec == u64::from(leader.exec_id())
+        self.inode == inode && self.start == leader.start() && self.exec == u64::from(leader.exec_id())
     }
 
     /// Takes in where the reader stands now.
@@ -213,13 +221,33 @@ pub(crate) fn exit<C: EbpfContext>(ctx: &C, task: Task) {
     }
 }
 
-/// What is known of a thread on a channel.
+/// What is known of a thread on a channel: when it entered the write, and since when the token is what
+/// it is; 0 for what is not.
 #[inline(always)]
-pub(crate) fn known(task: Task, output: &Output) -> Option<Entry> {
-    // SAFETY: the value may be changed by its thread's CPU meanwhile; each field is a word,
-    // and userspace compares the token that goes with them.
-    let entry = unsafe { TRACKED.get(task.pid()) }?;
-    entry.is_of(task, output).then_some(*entry)
+pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) -> Option<(u64, u64)> {
+    let entry = TRACKED.get_ptr_mut(task.pid())?;
+    // SAFETY: a non-null map value. It may be changed by its thread's CPU meanwhile; each field is a
+    // word, and userspace compares the token that goes with them.
+    let entry = unsafe { &mut *entry };
+    if !entry.is_of(task, output.inode) {
+        return None;
+    }
+    let is_same = entry.token == token;
+    if layout::BY_FUNCTION.load() == 0 {
+        return Some((entry.entered, if is_same { entry.token_since } else { 0 }));
+    }
+    if !is_same {
+        // It has filled the channel, or gone on, since its call began; what the token is from
+        // now on this look has seen.
+        entry.entered = 0;
+        entry.token = token;
+        entry.token_since = now;
+        entry.weight = output.weight();
+        return Some((0, 0));
+    }
+    // A second sleep in the same call: what came between them nobody saw.
+    let slept = task.sleeps().wrapping_sub(entry.sleeps);
+    Some(if slept > 1 { (0, 0) } else { (entry.entered, entry.token_since) })
 }
 
 /// Follows a writer that a scan found asleep since before the tracer could see it.
@@ -227,32 +255,101 @@ pub(crate) fn known(task: Task, output: &Output) -> Option<Entry> {
 pub(crate) fn adopt(task: Task, output: &Output, token: DrainToken, now: u64) {
     insert(
         task.pid(),
-        &Entry::new(task, output, token, output.weight(), 0, now),
+        &Entry::new(task, output.inode, token, output.weight(), 0, now),
     );
 }
 
+/// A watched thread calls a function that writes to a file.
 #[inline(always)]
-fn blocked<C: EbpfContext>(ctx: &C, task: Task, sample: &Sample) {
-    let (now, pid) = (now(), task.pid());
-    let Sample {
+pub(crate) fn enters<C: EbpfContext>(ctx: &C, file: u64) {
+    let task = Task::current();
+    if !task.is_watched() || !task.is_eligible() {
+        return;
+    }
+    let Ok(inode) = peek(file, &layout::FILE_INODE) else {
+        return;
+    };
+    let (token, weight) = match behind(file) {
+        Ok(sample) => (sample.token, sample.weight),
+        Err(Skip::NotFull) => (EMPTY, 0),
+        Err(_) => return,
+    };
+    blocked(ctx, task, inode, token, weight);
+    if let Some(entry) = TRACKED.get_ptr_mut(task.pid()) {
+        // SAFETY: as in `blocked`.
+        unsafe { (*entry).sleeps = task.sleeps() };
+    }
+}
+
+/// A thread returns from such a function; `written` is what the function returns.
+#[inline(always)]
+pub(crate) fn returns<C: EbpfContext>(ctx: &C, written: i64) {
+    if !follows_any() {
+        return;
+    }
+    let task = Task::current();
+    let Some(entry) = TRACKED.get_ptr_mut(task.pid()) else {
+        return;
+    };
+    // SAFETY: as in `blocked`.
+    let entry = unsafe { &mut *entry };
+    // One such function may have called the other: the inner one has said it all.
+    if entry.phase == Phase::Awake {
+        return;
+    }
+    let now = now();
+    let took = now.saturating_sub(entry.since);
+    if task.sleeps() != entry.sleeps {
+        count_interval(took);
+    }
+    if took >= NOTIFY_AFTER_NS.load() {
+        note(KIND_WOKE, task, now);
+        debug!(ctx, "{} woke", task.pid());
+    }
+    if written > 0 {
+        // There was room. A call that a signal ends returns an error, unless it got on before.
+        entry.look(EMPTY, 0, now);
+    }
+    entry.phase = Phase::Awake;
+    entry.since = now;
+}
+
+/// A thread that may be followed exits, and says so itself.
+#[inline(always)]
+pub(crate) fn exits<C: EbpfContext>(ctx: &C) {
+    if follows_any() {
+        exit(ctx, Task::current());
+    }
+}
+
+#[inline(always)]
+fn behind(file: u64) -> Result<Sample, Skip> {
+    let output = Output::behind(file, Call::UNKNOWN)?;
+    Ok(Sample {
         output,
-        token,
-        weight,
-    } = sample;
+        token: output.token()?,
+        weight: output.weight(),
+    })
+}
+
+#[inline(always)]
+fn blocked<C: EbpfContext>(ctx: &C, task: Task, inode: u64, token: DrainToken, weight: u64) {
+    let (now, pid) = (now(), task.pid());
     let Some(entry) = TRACKED.get_ptr_mut(pid) else {
-        insert(pid, &Entry::new(task, output, *token, *weight, now, now));
+        insert(pid, &Entry::new(task, inode, token, weight, now, now));
         debug!(ctx, "{} blocked", pid);
         return;
     };
-    // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
+    // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it, and
+    // the scanner, to a task that sleeps.
     let entry = unsafe { &mut *entry };
     let away = entry.phase == Phase::Awake && now.saturating_sub(entry.since) > RESUME_WINDOW_NS;
-    if away || !entry.is_of(task, output) {
-        *entry = Entry::new(task, output, *token, *weight, now, now);
+    if away || !entry.is_of(task, inode) {
+        *entry = Entry::new(task, inode, token, weight, now, now);
         debug!(ctx, "{} blocked anew", pid);
         return;
     }
-    entry.look(*token, *weight, now);
+    entry.look(token, weight, now);
     entry.since = now;
     entry.phase = Phase::Blocked;
 }

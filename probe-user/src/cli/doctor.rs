@@ -8,15 +8,16 @@ use serde::Serialize;
 
 use super::observe::KernelArgs;
 use crate::probe::{
-    kernel::{Kernel, Options, ProbeError, trial::Trial},
+    kernel::{Kernel, Options, ProbeError, tracer::Tracer, trial::Trial},
     process::Reader,
 };
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each backend is tried for real, and nothing stays loaded. `run` and `watch` need sched and
-scan; `ps` needs scan, or else reads /proc. The exit code is 0 whatever is found; scripts
+Each backend is tried for real, and nothing stays loaded. `run` and `watch` need scan, and
+follow writers by the first of sched, fentry and kprobe that is usable, or by scan alone;
+`ps` needs scan, or else reads /proc. The exit code is 0 whatever is found; scripts
 read \"backends\", \"can_enforce\" and the rest from --json.")]
 pub struct Args {
     /// Print one JSON object
@@ -76,11 +77,12 @@ fn diagnose(options: &Options) -> Diagnosis {
     let trial = Trial::new(options);
     let symbols = trial
         .as_ref()
-        .map(|t| t.layout.write_functions.clone())
+        .map(|t| t.layout().write_functions.clone())
         .unwrap_or_default();
-    let backends = backends(trial, &symbols);
+    let backends = backends(&trial);
     let usable = |name: &str| backends.iter().any(|b| b.name == name && b.usable);
-    let (sched, scan) = (usable("sched"), usable("scan"));
+    let scan = usable(Tracer::Scan.as_str());
+    let tracer = Tracer::ALL.into_iter().find(|tracer| usable(tracer.as_str()));
     let pids = pids(options);
     let capabilities = capabilities();
     let can_kill = capabilities.iter().any(|c| c.name == "CAP_KILL" && c.held);
@@ -93,55 +95,44 @@ fn diagnose(options: &Options) -> Diagnosis {
             .unwrap_or_else(|| "?".to_owned()),
         capabilities,
         symbols,
-        run_uses: if sched && scan {
-            "sched for what happens, scan for what is".to_owned()
-        } else {
-            "nothing: the agent cannot run here".to_owned()
+        run_uses: match tracer.filter(|_| scan) {
+            Some(Tracer::Scan) => "scan alone: what signals keep waking looks younger than it is".to_owned(),
+            Some(tracer) => format!("{tracer} for what happens, scan for what is"),
+            None => "nothing: the agent cannot run here".to_owned(),
         },
         ps_uses: if scan { "scan" } else { "/proc" },
-        can_enforce: sched && scan && pids.ok && can_kill,
+        can_enforce: scan && pids.ok && can_kill,
         pids,
         backends,
     }
 }
 
-fn backends(trial: Result<Trial, ProbeError>, symbols: &[&'static str]) -> Vec<Backend> {
-    const GOOD_FOR: [(&str, &str); 4] = [
-        ("sched", "tp_btf/sched_switch: follows writers between scans"),
-        ("scan", "iter/task: finds every blocked writer, old ones too"),
-        ("fentry", "attaches; pipestall has no use for it yet"),
-        ("kprobe", "attaches; pipestall has no use for it yet"),
+fn backends(trial: &Result<Trial, ProbeError>) -> Vec<Backend> {
+    const GOOD_FOR: [(Tracer, &str); 4] = [
+        (Tracer::Sched, "tp_btf/sched_switch: follows writers by their sleeps"),
+        (Tracer::Scan, "iter/task: finds every blocked writer, old ones too"),
+        (
+            Tracer::Fentry,
+            "follows writers by the functions that write, not through splice, tee and vmsplice",
+        ),
+        (
+            Tracer::Kprobe,
+            "as fentry; of many writers at once it does not see all exits (kretprobes are few)",
+        ),
     ];
-    let mut found: Vec<_> = match trial {
-        Ok(mut trial) => {
-            let function = symbols.iter().find(|s| s.ends_with("pipe_write")).copied();
-            GOOD_FOR
-                .into_iter()
-                .map(|(name, good_for)| {
-                    let tried = match (name, function) {
-                        ("sched", _) => trial.sched().map_err(|e| e.to_string()),
-                        ("scan", _) => trial.scan().map_err(|e| e.to_string()),
-                        (_, None) => Err("the kernel's type information has no pipe_write".to_owned()),
-                        ("fentry", Some(function)) => trial.fentry(function).map_err(|e| e.to_string()),
-                        (_, Some(function)) => trial.kprobe(function).map_err(|e| e.to_string()),
-                    };
-                    Backend {
-                        name,
-                        usable: tried.is_ok(),
-                        detail: tried.err().unwrap_or_else(|| good_for.to_owned()),
-                    }
-                })
-                .collect()
-        }
-        Err(error) => GOOD_FOR
-            .into_iter()
-            .map(|(name, _)| Backend {
-                name,
-                usable: false,
-                detail: error.to_string(),
-            })
-            .collect(),
+    let attempt = |tracer| match trial {
+        Ok(trial) => trial.attempt(tracer).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     };
+    let tried = GOOD_FOR.map(|(tracer, good_for)| (tracer.as_str(), attempt(tracer), good_for));
+    let mut found: Vec<_> = tried
+        .into_iter()
+        .map(|(name, tried, good_for)| Backend {
+            name,
+            usable: tried.is_ok(),
+            detail: tried.err().unwrap_or_else(|| good_for.to_owned()),
+        })
+        .collect();
     found.push(proc_backend());
     found
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use probe_ebpf::pattern::{CommFilter, CommPattern};
 
-use crate::probe::kernel::{KERNEL_BTF, Options};
+use crate::probe::kernel::{KERNEL_BTF, Options, tracer::Tracer};
 
 /// Which processes to look at.
 #[derive(Debug, Args)]
@@ -59,7 +59,45 @@ impl KernelArgs {
             btf: self.btf.clone(),
             filter,
             kernel_log: self.kernel_log,
+            tracer: None,
         }
+    }
+}
+
+/// How to follow writers between looks.
+#[derive(Debug, Args)]
+pub struct TracerArgs {
+    /// How to follow writers between looks; auto is the first of the others that this kernel takes
+    #[arg(long, value_name = "TRACER", value_enum, default_value_t)]
+    tracer: Choice,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Choice {
+    #[default]
+    Auto,
+    /// By their sleeps: nothing on the write path
+    Sched,
+    /// By the functions that write, at their entry and exit
+    Fentry,
+    /// The same, through breakpoints
+    Kprobe,
+    /// Not at all: looks alone
+    Scan,
+}
+
+impl TracerArgs {
+    /// The same options with the choice in them.
+    #[must_use]
+    pub fn choose(&self, options: Options) -> Options {
+        let tracer = match self.tracer {
+            Choice::Auto => None,
+            Choice::Sched => Some(Tracer::Sched),
+            Choice::Fentry => Some(Tracer::Fentry),
+            Choice::Kprobe => Some(Tracer::Kprobe),
+            Choice::Scan => Some(Tracer::Scan),
+        };
+        Options { tracer, ..options }
     }
 }
 

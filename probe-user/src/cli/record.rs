@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, anyhow};
 
 use super::{
-    observe::{Commands, KernelArgs, duration},
+    observe::{Commands, KernelArgs, TracerArgs, duration},
     run::block_on,
     text,
 };
@@ -40,6 +40,8 @@ pub struct Args {
     commands: Commands,
     #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    tracer: TracerArgs,
 }
 
 fn pace(text: &str) -> Result<Duration, String> {
@@ -56,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if !args.force && args.file.symlink_metadata().is_ok() {
         return Err(exists(&args.file));
     }
-    let options = args.kernel.options(args.commands.filter()?);
+    let options = args.tracer.choose(args.kernel.options(args.commands.filter()?));
     let kernel = Kernel::tracer(&options, args.every.min(IDENTIFY_AFTER))?;
     let file = create(&args.file, args.force)?;
     let system = rustix::system::uname();

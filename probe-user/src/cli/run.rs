@@ -4,7 +4,7 @@ use std::{future::Future, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::observe::KernelArgs;
+use super::observe::{KernelArgs, TracerArgs};
 use crate::{
     agent::{
         Agent, Outputs,
@@ -36,6 +36,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    tracer: TracerArgs,
 }
 
 /// Said with each kill on a machine whose registers do not tell a frozen writer from a blocked one.
@@ -58,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     policy.protect.pids = ancestry();
 
-    let options = args.kernel.options(observe.filter);
+    let options = args.tracer.choose(args.kernel.options(observe.filter));
     let mut kernel = Kernel::tracer(&options, policy.smallest_threshold())?;
     let (_, observer) = kernel.look()?;
     let unsupported = if cfg!(target_arch = "aarch64") {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{
-    observe::{Commands, KernelArgs, duration},
+    observe::{Commands, KernelArgs, TracerArgs, duration},
     run::block_on,
 };
 use crate::{
@@ -34,11 +34,13 @@ pub struct Args {
     commands: Commands,
     #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    tracer: TracerArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     super::log::init(args.kernel.kernel_log);
-    let kernel = Kernel::tracer(&args.kernel.options(args.commands.filter()?), args.min)?;
+    let kernel = Kernel::tracer(&args.tracer.choose(args.kernel.options(args.commands.filter()?)), args.min)?;
     let settings = Settings {
         policy: Policy {
             report_after: args.min,

@@ -11,6 +11,7 @@ use std::fmt;
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
@@ -156,6 +157,15 @@ impl<'a> Btf<'a> {
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
         self.named(KIND_FUNC, name).is_some()
+    }
+
+    /// Whether an enum has an enumerator of this name.
+    #[must_use]
+    pub fn has_enumerator(&self, of: &str, name: &str) -> bool {
+        self.named(KIND_ENUM, of).is_some_and(|ty| {
+            let mut names = (0..ty.len).filter_map(|i| u32_at(ty.extra, i * 8).ok());
+            names.any(|at| self.name(at) == Some(name))
+        })
     }
 
     fn param(&self, id: u32) -> Param {
@@ -345,6 +355,8 @@ mod tests {
         b.ty("", 13, 3, 0, &[0, 8, 0, 1, 0, 7]); // 9
         b.ty("", 2, 0, 9, &[]); // 10
         b.ty("fn", 8, 0, 10, &[]); // 11
+        let [one, two] = ["ONE", "TWO"].map(|s| b.string(s));
+        b.ty("number", 6, 2, 4, &[one, 1, two, 2]); // 12
         b.build()
     }
 
@@ -359,6 +371,14 @@ mod tests {
         assert_eq!(btf.size_of("outer"), Some(20));
         assert_eq!(btf.offset_of("outer", "missing"), None);
         assert_eq!(btf.offset_of("absent", "a"), None);
+    }
+
+    #[test]
+    fn an_enumerator_is_found_in_its_enum_only() {
+        let bytes = sample();
+        let btf = Btf::parse(&bytes).unwrap();
+        assert!(btf.has_enumerator("number", "ONE") && btf.has_enumerator("number", "TWO"));
+        assert!(!btf.has_enumerator("number", "THREE") && !btf.has_enumerator("outer", "a"));
     }
 
     #[test]

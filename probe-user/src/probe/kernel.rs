@@ -4,6 +4,7 @@
 
 mod decode;
 mod load;
+pub mod tracer;
 pub mod trial;
 
 use std::{
@@ -28,7 +29,8 @@ use probe_ebpf::{
 
 use self::{
     decode::decode,
-    load::{attach_tracepoint, create, load_iter, prepare, refused},
+    load::{Prepared, create, load_iter, prepare, refused},
+    tracer::Tracer,
 };
 use super::layout::LayoutError;
 use crate::core::{
@@ -48,6 +50,8 @@ pub struct Options {
     pub filter: CommFilter,
     /// Whether the programs log what they see.
     pub kernel_log: bool,
+    /// How to follow writers, for whoever does; `None` takes the first that the kernel allows.
+    pub tracer: Option<Tracer>,
 }
 
 /// Why the kernel side cannot be used.
@@ -106,7 +110,7 @@ impl ProbeError {
 /// The kernel side: the scanner, and the tracer where it is attached.
 pub struct Kernel {
     ebpf: Ebpf,
-    traced: bool,
+    tracer: Tracer,
     buffer: Vec<u8>,
 }
 
@@ -116,33 +120,52 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn scanner(options: &Options) -> Result<Self, ProbeError> {
-        Self::load(options, None)
+        Self::load(&prepare(&options.btf)?, options, Tracer::Scan, None)
     }
 
-    /// Loads the scanner and attaches the tracer. Stalls of at least `notify_after` are
-    /// noted when their writer wakes.
+    /// Loads the scanner and attaches the tracer that the options name, or the first of all that the
+    /// kernel takes. Stalls of at least `notify_after` are noted when their writer wakes.
     ///
     /// # Errors
     /// See [`ProbeError`].
     pub fn tracer(options: &Options, notify_after: Duration) -> Result<Self, ProbeError> {
-        Self::load(options, Some(notify_after))
-    }
-
-    fn load(options: &Options, notify_after: Option<Duration>) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
-        let mut ebpf = create(&prepared, options, notify_after)?;
-        load_iter(&mut ebpf, &prepared.btf).map_err(|e| refused("the scanner (iter/task)", &e))?;
-        if notify_after.is_some() {
-            for name in ["sched_switch", "sched_process_exit"] {
-                attach_tracepoint(&mut ebpf, name, &prepared.btf)
-                    .map_err(|e| refused("the tracer (tp_btf)", &e))?;
+        let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after));
+        if let Some(chosen) = options.tracer {
+            return load(chosen);
+        }
+        for tracer in Tracer::ALL {
+            match load(tracer) {
+                // Nothing comes after it, and it is a part of every other.
+                Err(ProbeError::Refused { what, error }) if tracer != Tracer::Scan => {
+                    log::warn!("not tracing by {tracer}: the kernel refuses {what}: {error}");
+                }
+                done => return done,
             }
         }
+        load(Tracer::Scan)
+    }
+
+    fn load(
+        prepared: &Prepared,
+        options: &Options,
+        tracer: Tracer,
+        notify_after: Option<Duration>,
+    ) -> Result<Self, ProbeError> {
+        let mut ebpf = create(prepared, options, tracer, notify_after)?;
+        load_iter(&mut ebpf, &prepared.btf).map_err(|e| refused("the scanner (iter/task)", &e))?;
+        tracer.attach(&mut ebpf, &prepared.btf, &prepared.layout)?;
         Ok(Self {
             ebpf,
-            traced: notify_after.is_some(),
+            tracer,
             buffer: Vec::new(),
         })
+    }
+
+    /// How writers are followed.
+    #[must_use]
+    pub const fn traced_by(&self) -> Tracer {
+        self.tracer
     }
 
     /// Walks all tasks once.
@@ -156,7 +179,7 @@ impl Kernel {
             what: "the scanner",
             error,
         })?;
-        decode(&self.buffer, self.traced)
+        decode(&self.buffer, self.tracer != Tracer::Scan)
     }
 
     /// The ring buffer of the tracer's notes; there is one, once.

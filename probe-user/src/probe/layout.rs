@@ -35,6 +35,8 @@ pub struct Layout {
     values: Vec<u64>,
     /// Whether `sched_switch` passes the previous task's state.
     pub switch_has_prev_state: bool,
+    /// Whether programs can ask for a task's saved registers (5.15 on).
+    pub has_task_pt_regs: bool,
     /// Kernel functions that write to pipes and unix sockets, of those that exist here.
     pub write_functions: Vec<&'static str>,
 }
@@ -60,6 +62,7 @@ impl Layout {
         Ok(Self {
             values,
             switch_has_prev_state: switch_has_prev_state(btf)?,
+            has_task_pt_regs: btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs"),
             write_functions: WRITE_FUNCTIONS
                 .into_iter()
                 .filter(|f| btf.has_function(f))

@@ -8,7 +8,7 @@ use aya::{
 };
 use probe_ebpf::{MAX_TRACKED, pattern::CommFilter};
 
-use super::{Options, ProbeError};
+use super::{Options, ProbeError, tracer::Tracer};
 use crate::probe::{
     btf::Btf,
     layout::{Layout, LayoutError},
@@ -61,6 +61,7 @@ fn check_privilege() -> Result<(), ProbeError> {
 pub(super) fn create(
     prepared: &Prepared,
     options: &Options,
+    tracer: Tracer,
     notify_after: Option<Duration>,
 ) -> Result<Ebpf, ProbeError> {
     // Before 5.11 maps count against this limit; raising it may fail where it does not matter.
@@ -72,8 +73,11 @@ pub(super) fn create(
 
     let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
     let tgid = u64::from(std::process::id());
-    let adopt = u64::from(notify_after.is_some());
+    let is_traced = tracer != Tracer::Scan;
+    let adopt = u64::from(is_traced);
+    let by_function = u64::from(tracer.is_by_function());
     let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
+    let has_task_pt_regs = u64::from(prepared.layout.has_task_pt_regs);
     let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
         u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
     });
@@ -84,10 +88,12 @@ pub(super) fn create(
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("SELF_TGID", &tgid, true)
         .override_global("ADOPT", &adopt, true)
+        .override_global("BY_FUNCTION", &by_function, true)
+        .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
         .override_global("SWITCH_HAS_PREV_STATE", &has_prev_state, true)
         .override_global("NOTIFY_AFTER_NS", &notify_after_ns, true)
         .override_global("COMM_FILTER", &filter, true)
-        .map_max_entries("TRACKED", if notify_after.is_some() { MAX_TRACKED } else { 1 });
+        .map_max_entries("TRACKED", if is_traced { MAX_TRACKED } else { 1 });
     for (symbol, value) in prepared.layout.constants() {
         loader.override_global(symbol, value, true);
     }

@@ -73,6 +73,7 @@ fn scans(name: &str, expected: u32, looks: u32) -> Result<Vec<f64>> {
         btf: KERNEL_BTF.into(),
         filter,
         kernel_log: false,
+        tracer: None,
     })?;
     let mut times = Vec::new();
     for _ in 0..looks {

@@ -1,0 +1,168 @@
+//! The first process of a guest: mounts what programs expect, runs the steps it was given, and turns the machine off.
+//!
+//! What it prints goes to the second serial line, for `cargo xtask vm`; what a line may say is known there as well.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
+use rustix::system::{RebootCommand, reboot, uname};
+use serde::Deserialize;
+use tests::clock;
+
+/// The steps, one JSON object a line.
+const STEPS: &str = "/etc/steps";
+/// Where the results go.
+const RESULTS: &str = "/dev/ttyS1";
+
+/// File systems: what it is, where it goes. A kernel may lack those of the second kind.
+const NEEDED: [(&str, &str); 4] = [
+    ("devtmpfs", "/dev"),
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("tmpfs", "/tmp"),
+];
+const WELCOME: [(&str, &str); 6] = [
+    ("tmpfs", "/run"),
+    ("devpts", "/dev/pts"),
+    ("tmpfs", "/dev/shm"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("securityfs", "/sys/kernel/security"),
+];
+
+#[derive(Deserialize)]
+struct Step {
+    name: String,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    /// Seconds.
+    timeout: u64,
+}
+
+fn main() -> Result<()> {
+    // It ends every process that it sees, and the machine.
+    ensure!(getpid() == Pid::INIT, "this is the first process of a guest, and of nothing else");
+    let outcome = prepare().and_then(|mut results| run(&mut results));
+    if let Err(error) = outcome {
+        eprintln!("guest: {error:#}");
+    }
+    rustix::fs::sync();
+    // The machine is one that does not start again.
+    reboot(RebootCommand::Restart).context("cannot turn the machine off")
+}
+
+fn prepare() -> Result<File> {
+    for (kind, at) in NEEDED {
+        attach(kind, at)?;
+    }
+    for (kind, at) in WELCOME {
+        if let Err(error) = attach(kind, at) {
+            eprintln!("guest: {error:#}");
+        }
+    }
+    OpenOptions::new()
+        .write(true)
+        .open(RESULTS)
+        .with_context(|| format!("cannot open {RESULTS}"))
+}
+
+fn attach(kind: &str, at: &str) -> Result<()> {
+    let mount = || -> io::Result<()> {
+        fs::create_dir_all(at)?;
+        match mount(kind, at, kind, MountFlags::empty(), None) {
+            // The kernel may have done so itself.
+            Err(rustix::io::Errno::BUSY) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    };
+    mount().with_context(|| format!("cannot mount {kind} on {at}"))
+}
+
+fn run(results: &mut File) -> Result<()> {
+    writeln!(results, "@boot {}", uname().release().to_string_lossy())?;
+    let steps = fs::read_to_string(STEPS).with_context(|| format!("cannot read {STEPS}"))?;
+    for line in steps.lines() {
+        let step: Step = serde_json::from_str(line).context("a step that cannot be read")?;
+        writeln!(results, "@step {} {}", step.timeout, step.name)?;
+        let begin = clock::mono();
+        let outcome = match perform(&step, results) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                writeln!(results, "{error:#}")?;
+                "failed".to_owned()
+            }
+        };
+        let took = (clock::mono() - begin).as_secs_f64();
+        writeln!(results, "@done {outcome} {took:.1} {}", step.name)?;
+    }
+    writeln!(results, "@end")?;
+    Ok(())
+}
+
+/// Runs a step to its end, or to its time's, and ends what it leaves behind.
+fn perform(step: &Step, results: &File) -> Result<String> {
+    let [program, arguments @ ..] = &step.command[..] else {
+        anyhow::bail!("a step without a command");
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(&step.env)
+        .current_dir("/tmp")
+        .stdin(Stdio::null())
+        .stdout(results.try_clone()?)
+        .stderr(results.try_clone()?)
+        .process_group(0);
+    let child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+    let pid = Pid::from_child(&child);
+    let ended = await_exit(pid);
+    let outcome = match ended.recv_timeout(Duration::from_secs(step.timeout)) {
+        Ok(status) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(0), _) => "ok".to_owned(),
+            (_, Some(signal)) => format!("signal-{signal}"),
+            (Some(_) | None, None) => "failed".to_owned(),
+        },
+        Err(_) => "hung".to_owned(),
+    };
+    end_the_rest();
+    Ok(outcome)
+}
+
+/// Ends every process but this one: all of them come from the step. The kernel's own take no signal.
+fn end_the_rest() {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return;
+    };
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    for pid in pids.filter(|pid| *pid != Pid::INIT) {
+        // What fails here has ended already.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Reaps whatever ends, this process's adopted children too, until `pid` has.
+fn await_exit(pid: Pid) -> mpsc::Receiver<WaitStatus> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(Some((ended, status))) = wait(WaitOptions::empty()) {
+            if ended == pid {
+                // A step that took too long is not waited for any more.
+                let _ = sender.send(status);
+                return;
+            }
+        }
+    });
+    receiver
+}

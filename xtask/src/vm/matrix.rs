@@ -1,0 +1,111 @@
+//! What came of each kernel and tracer, as a table: on the terminal, and in the README.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::Tracer;
+use crate::test::Totals;
+
+const BEGIN: &str = "<!-- kernels: written by `cargo xtask vm --write-table` -->";
+const END: &str = "<!-- kernels: end -->";
+
+/// The results of one guest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row {
+    /// What its `uname -r` says.
+    pub(super) release: String,
+    pub(super) cells: BTreeMap<Tracer, Totals>,
+    /// Why it came to no end, if it did not.
+    pub(super) failure: Option<String>,
+}
+
+impl Row {
+    /// What the kernel does with a tracer. Where every test of it was skipped, it cannot be used.
+    fn cell(&self, tracer: Tracer) -> String {
+        match self.cells.get(&tracer) {
+            Some(totals) if !totals.is_well() => "FAILED".to_owned(),
+            Some(totals) if totals.passed() > 0 => format!("yes ({})", totals.passed()),
+            Some(_) => "no".to_owned(),
+            None => "-".to_owned(),
+        }
+    }
+}
+
+/// The table for people, in Markdown, which a terminal shows well enough.
+pub(super) fn table(rows: &[Row], columns: &[Tracer]) -> String {
+    let mut cells = vec![[vec!["kernel".to_owned()], columns.iter().map(ToString::to_string).collect()].concat()];
+    for row in rows {
+        let values = columns.iter().map(|tracer| row.cell(*tracer)).collect();
+        cells.push([vec![row.release.clone()], values].concat());
+    }
+    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..=columns.len()).map(width).collect();
+    let mut out = String::new();
+    for (i, row) in cells.iter().enumerate() {
+        for (value, width) in row.iter().zip(&widths) {
+            let _ = write!(out, "| {value:width$} ");
+        }
+        out.push_str("|\n");
+        if i == 0 {
+            widths.iter().for_each(|width| {
+                let _ = write!(out, "| {} ", "-".repeat(*width));
+            });
+            out.push_str("|\n");
+        }
+    }
+    out
+}
+
+/// Puts the table between its marks in the README.
+pub(super) fn write(path: &Path, table: &str) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let new = replaced(&text, table).with_context(|| format!("{} has no marks for the table", path.display()))?;
+    fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn replaced(text: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_says_whether_a_tracer_works_is_refused_or_fails() {
+        let totals = |output: &str| {
+            let mut totals = Totals::default();
+            output.lines().for_each(|line| totals.read(line));
+            totals
+        };
+        let row = Row {
+            release: "6.1.0".to_owned(),
+            cells: BTreeMap::from([
+                (Tracer::Sched, totals("test result: ok. 3 passed; 0 failed; 1 ignored")),
+                (Tracer::Fentry, totals("skipped: refused (a)\ntest result: ok. 1 passed; 0 failed; 0 ignored")),
+                (Tracer::Kprobe, totals("test result: FAILED. 3 passed; 1 failed; 0 ignored")),
+            ]),
+            failure: None,
+        };
+        let columns = [Tracer::Sched, Tracer::Fentry, Tracer::Kprobe, Tracer::Scan];
+        assert_eq!(
+            table(&[row], &columns),
+            "| kernel | sched   | fentry | kprobe | scan |\n\
+             | ------ | ------- | ------ | ------ | ---- |\n\
+             | 6.1.0  | yes (3) | no     | FAILED | -    |\n"
+        );
+    }
+
+    #[test]
+    fn a_table_takes_the_place_of_the_one_before() {
+        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        assert_eq!(replaced(&text, "new\n"), Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
+        assert_eq!(replaced("a", "new\n"), None);
+    }
+}
