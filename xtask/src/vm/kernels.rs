@@ -116,7 +116,7 @@ fn fetch(suite: &str, home: &Path) -> Result<()> {
     let unpacked = tempfile::tempdir_in(home)?;
     let (image, release) = loop {
         archive.unpack(&package, unpacked.path())?;
-        if let Some(found) = find_image(&unpacked.path().join("boot")) {
+        if let Some(found) = unpacked_image(unpacked.path(), &package) {
             break found;
         }
         // Since 7.0 the image is in a package that this one depends on.
@@ -128,6 +128,15 @@ fn fetch(suite: &str, home: &Path) -> Result<()> {
     }
     fs::rename(image, home.join(format!("vmlinuz-{release}")))?;
     Ok(())
+}
+
+/// The image that a package brought: in /boot, or since 7.0 beside the modules.
+fn unpacked_image(root: &Path, package: &str) -> Option<(PathBuf, String)> {
+    find_image(&root.join("boot")).or_else(|| {
+        let release = package.strip_prefix("linux-binary-")?;
+        let image = root.join("usr/lib/modules").join(release).join("vmlinuz");
+        image.is_file().then(|| (image, release.to_owned()))
+    })
 }
 
 fn wanted(depends: &[String], prefix: &str) -> Option<String> {
