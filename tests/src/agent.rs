@@ -157,7 +157,7 @@ impl Agent {
         kind: &str,
         is_it: impl Fn(&Event) -> bool,
     ) -> Seen {
-        let deadline = clock::mono() + within;
+        let deadline = clock::mono() + within * wait::slowness();
         loop {
             // Whether it still runs is asked before its events are taken, so that none is missed.
             let over = clock::mono() >= deadline || self.pidfd.exited(Duration::ZERO);

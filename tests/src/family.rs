@@ -63,7 +63,7 @@ impl Family {
 
     /// Waits for the child to exit, or gives nothing if it has not `within` that time.
     pub fn exited(&mut self, within: Duration) -> Option<ExitStatus> {
-        if self.status.is_none() && self.pidfd.exited(within) {
+        if self.status.is_none() && self.pidfd.exited(within * wait::slowness()) {
             self.status = Some(self.child.wait().expect("the child is ours"));
         }
         self.status

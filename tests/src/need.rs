@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{binary, command};
+use crate::{binary, command, wait};
 
 /// Takes what is needed out of a check, or ends the test as skipped.
 #[macro_export]
@@ -83,6 +83,39 @@ fn usable(backends: &[&str]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A machine of its own: an emulated one takes minutes to start what the test starts.
+///
+/// # Errors
+/// Why not.
+pub fn speed() -> Result<(), String> {
+    if wait::slowness() == 1 {
+        Ok(())
+    } else {
+        Err("this machine is emulated".to_owned())
+    }
+}
+
+/// A tracer, of whatever kind: looks alone do not see what the test is about.
+///
+/// # Errors
+/// Why not.
+pub fn tracer() -> Result<(), String> {
+    bpf()?;
+    if binary::tracer() == "scan" {
+        Err("looks alone are later, and see neither exits nor single intervals".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// The shell bash.
+///
+/// # Errors
+/// Why not.
+pub fn bash() -> Result<PathBuf, String> {
+    on_path("bash")
 }
 
 /// Any ffmpeg on PATH.

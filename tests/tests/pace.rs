@@ -64,6 +64,7 @@ fn an_incident_of_534_is_drained_at_a_hundred_a_second() {
     const STUCK: usize = 534;
     const RATE: usize = 100;
     need!(need::bpf());
+    need!(need::speed());
     let scratch = Scratch::new();
     let crowd = Plan::stuck(STUCK).start();
     let config = Config::of(&crowd, &scratch)
@@ -104,6 +105,7 @@ fn an_incident_of_534_is_drained_at_a_hundred_a_second() {
 #[test]
 fn a_respawn_loop_cools_down() {
     need!(need::bpf());
+    need!(need::bash());
     let scratch = Scratch::new();
     let nobody_reads = fifo(&scratch, "respawned");
     let (parent, writer) = (names::unique("respawn"), names::unique("child"));
@@ -138,6 +140,7 @@ fn a_respawn_loop_cools_down() {
 #[test]
 fn rules_that_hit_too_many_different_programs_are_stopped() {
     need!(need::bpf());
+    need!(need::bash());
     let scratch = Scratch::new();
     let (parent, writer) = (names::unique("many"), names::unique("prog"));
     let mut script = String::new();
@@ -169,6 +172,7 @@ fn rules_that_hit_too_many_different_programs_are_stopped() {
 #[test]
 fn what_a_rule_runs_before_a_kill_gets_the_stall_and_cannot_stop_it_by_hanging() {
     need!(need::bpf());
+    need!(need::bash());
     let scratch = Scratch::new();
     let hangs = scratch.write("hook", &format!("#!{SHELL}\ncat >\"$1\"\nexec sleep 600\n"));
     fs::set_permissions(&hangs, Permissions::from_mode(0o755)).expect("its mode");

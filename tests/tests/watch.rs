@@ -18,7 +18,7 @@ use tests::{binary, clock, names, need, proc, wait};
 
 #[test]
 fn a_new_stall_is_detected_when_it_reaches_the_minimum() {
-    need!(need::bpf());
+    need!(need::tracer());
     for channel in [Channel::Pipe, Channel::Fifo, Channel::Unix] {
         let plan = Plan::stuck(1).on(channel);
         let mut watch = Agent::watch(&["--min", "1s", "--comm", plan.writer_name()]);
@@ -28,11 +28,12 @@ fn a_new_stall_is_detected_when_it_reaches_the_minimum() {
 
         let after = clock::lapse(crowd.ready(), detected.at);
         assert!(
-            (1.0..1.2).contains(&detected.age()),
+            (1.0..1.0 + wait::late(0.2)).contains(&detected.age()),
             "{channel:?}: {}",
             detected.age()
         );
-        assert!((800..1500).contains(&after.as_millis()), "{channel:?}: {after:?}");
+        let possible = 0.8..1.0 + wait::late(0.5);
+        assert!(possible.contains(&after.as_secs_f64()), "{channel:?}: {after:?}");
         let stall = detected.stall.as_ref().expect("a stall");
         assert!(!stall.preexisting, "it began under the eyes of the watch");
         watch.stop();
@@ -41,7 +42,7 @@ fn a_new_stall_is_detected_when_it_reaches_the_minimum() {
 
 #[test]
 fn a_stall_ends_at_once_when_its_writer_leaves_or_exits() {
-    need!(need::bpf());
+    need!(need::tracer());
     let mut crowd = Plan::stuck(3).writing(&["--bytes", "200000"]).start();
     let [drained, closed, killed] = crowd.stuck()[..] else {
         panic!("three writers")
@@ -68,7 +69,7 @@ fn a_stall_ends_at_once_when_its_writer_leaves_or_exits() {
             "{pid}: {reason}, not one of {reasons:?}"
         );
         let took = clock::lapse(begin, ended.at);
-        assert!(took < Duration::from_secs(1), "{reason}: {took:?}");
+        assert!(took < Duration::from_secs(1) * wait::slowness(), "{reason}: {took:?}");
     }
     watch.stop();
 }
@@ -105,7 +106,7 @@ fn events_are_numbered_in_order_and_begin_and_end_with_the_agents_own() {
 #[test]
 fn the_histogram_has_a_blocked_interval_in_its_bucket() {
     const BLOCKED: Duration = Duration::from_millis(1300);
-    need!(need::bpf());
+    need!(need::tracer());
     let comm = names::unique("wri");
     let watch = Agent::watch(&["--min", "500ms", "--comm", &comm]);
     let mut crowd = Plan::stuck(1).writers_named(&comm).start();

@@ -1,0 +1,102 @@
+//! A kernel's type information with one thing in it made wrong, to see who notices.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::scratch::Scratch;
+
+/// Kinds of include/uapi/linux/btf.h.
+const KIND_STRUCT: u32 = 4;
+const KIND_FUNC: u32 = 12;
+const HEADER_LEN: usize = 24;
+const TYPE_LEN: usize = 12;
+const MEMBER_LEN: usize = 12;
+
+/// The bytes of a kernel's type information.
+#[derive(Debug, Clone)]
+pub struct Btf(Vec<u8>);
+
+impl Btf {
+    /// Reads that of the running kernel.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn of_this_kernel() -> Result<Self, String> {
+        const PATH: &str = "/sys/kernel/btf/vmlinux";
+        fs::read(PATH).map(Self).map_err(|error| format!("{PATH}: {error}"))
+    }
+
+    /// Writes it to a file.
+    pub fn file(&self, scratch: &Scratch, name: &str) -> PathBuf {
+        let path = scratch.path(name);
+        fs::write(&path, &self.0).expect("a file");
+        path
+    }
+
+    /// The same with a direct member of a struct moved on by some bytes.
+    pub fn with_member_moved(&self, of: &str, member: &str, bytes: u32) -> Self {
+        let mut found = Vec::new();
+        for (at, kind, len) in self.types() {
+            if kind != KIND_STRUCT || self.name(self.word(at)) != of {
+                continue;
+            }
+            let members = (0..len).map(|i| at + TYPE_LEN + i * MEMBER_LEN);
+            found.extend(members.filter(|at| self.name(self.word(*at)) == member));
+        }
+        assert!(!found.is_empty(), "no {of}.{member} in the kernel's types");
+        let mut moved = self.0.clone();
+        for at in found {
+            let offset = self.word(at + 8) + bytes * 8;
+            moved[at + 8..at + 12].copy_from_slice(&offset.to_ne_bytes());
+        }
+        Self(moved)
+    }
+
+    /// The same without a function of any of these names.
+    pub fn without_functions(&self, names: &[&str]) -> Self {
+        let mut bytes = self.0.clone();
+        for (at, kind, _) in self.types() {
+            if kind == KIND_FUNC && names.contains(&self.name(self.word(at))) {
+                // The empty name is the first of all.
+                bytes[at..at + 4].fill(0);
+            }
+        }
+        Self(bytes)
+    }
+
+    /// Where each type begins, its kind, and the number of what it consists of.
+    fn types(&self) -> impl Iterator<Item = (usize, u32, usize)> {
+        let begin = self.word(4) as usize + self.word(8) as usize;
+        let end = begin + self.word(12) as usize;
+        let mut at = begin;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let info = self.word(at + 4);
+            let (kind, len) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
+            let extra = match kind {
+                1 | 14 | 17 => 4,
+                3 => 12,
+                4 | 5 | 15 | 19 => len * MEMBER_LEN,
+                6 | 13 => len * 8,
+                _ => 0,
+            };
+            let found = (at, kind, len);
+            at += TYPE_LEN + extra;
+            Some(found)
+        })
+    }
+
+    fn name(&self, offset: u32) -> &str {
+        let strings = self.word(4) as usize + self.word(16) as usize;
+        let tail = &self.0[strings + offset as usize..];
+        let end = tail.iter().position(|byte| *byte == 0).expect("names end");
+        std::str::from_utf8(&tail[..end]).expect("names are text")
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        debug_assert!(HEADER_LEN <= self.0.len());
+        u32::from_ne_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
+    }
+}
