@@ -32,6 +32,9 @@ pub const RESUME_WINDOW_NS: u64 = 1_000_000_000;
 /// Writers that the tracer can follow at once; more are still found by scans.
 pub const MAX_TRACKED: u32 = 32_768;
 
+/// Channels of which it is kept what was written to them; the least used make room for others.
+pub const MAX_WRITTEN: u32 = 4096;
+
 /// Address family of `AF_UNIX` sockets (include/linux/socket.h).
 pub const AF_UNIX: u16 = 1;
 

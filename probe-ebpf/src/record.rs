@@ -131,6 +131,28 @@ pub struct Writer {
     pub thread: [u8; COMM_LEN],
 }
 
+/// Names a channel in the table of what was written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrittenKey {
+    /// The channel's inode number.
+    pub inode: u64,
+    /// Device of the file system that holds the inode, as the kernel packs it.
+    pub dev: u32,
+    /// [`ChannelKind`].
+    pub channel: u32,
+}
+
+/// What was written to a channel, call by call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes that calls returned.
+    pub bytes: u64,
+    /// How many calls took how long, by [`crate::histogram::slot`].
+    pub took: [u64; crate::histogram::SLOTS as usize],
+}
+
 /// What the tracer reports between scans.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,6 +171,8 @@ pub struct Note {
     pub now: u64,
 }
 
+const _: () = assert!(size_of::<WrittenKey>() == 16);
+const _: () = assert!(size_of::<Written>() == 520);
 const _: () = assert!(size_of::<ScanHeader>() == 32);
 const _: () = assert!(size_of::<Writer>() == 144);
 const _: () = assert!(offset_of!(Writer, token) == 56);

@@ -194,7 +194,7 @@ impl Agent {
         let stopping = self
             .outputs
             .stamp
-            .stopping(HistogramView::new(&self.kernel.histogram()));
+            .stopping(HistogramView::new(&self.kernel.histogram()), &self.kernel.written());
         self.outputs.send(&stopping)?;
         self.outputs.commit()?;
         let lost = self.outputs.printer.map_or(0, Printer::finish);

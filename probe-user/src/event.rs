@@ -10,9 +10,10 @@ use serde::Serialize;
 use crate::{
     clock,
     core::{
-        model::{Bound, Facts, Mono, Stall, Stream, channel_name},
+        model::{Bound, Facts, Mono, Stall, Stream, channel_name, human},
         report::{KillReport, Report, RuleRef, Snapshot},
     },
+    probe::kernel::written::Written,
 };
 
 /// Version of the format.
@@ -61,6 +62,8 @@ struct What {
     since_threshold_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     blocked_seconds: Option<HistogramView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    written: Vec<WrittenView>,
 }
 
 /// A stall, as `ps --json` and events show it.
@@ -152,7 +155,48 @@ struct Bucket {
     count: u64,
 }
 
+/// What was written to a channel.
+#[derive(Clone, Debug, Serialize)]
+struct WrittenView {
+    channel: &'static str,
+    inode: u64,
+    bytes: u64,
+    write_seconds: HistogramView,
+}
+
+impl WrittenView {
+    fn new(written: &Written) -> Self {
+        Self {
+            channel: channel_name(written.channel.kind),
+            inode: written.channel.inode,
+            bytes: written.bytes,
+            write_seconds: HistogramView::new(&written.took),
+        }
+    }
+
+    /// For people: what half of the writes took at most, and all of them.
+    fn line(&self) -> String {
+        let time = |part: u64| human(Duration::from_secs_f64(self.write_seconds.within(part, 100)));
+        format!(
+            "{} {}: {} writes, {}; half within {}, 99 % within {}, all within {}",
+            self.channel,
+            self.inode,
+            self.write_seconds.count,
+            crate::cli::text::size(self.bytes),
+            time(50),
+            time(99),
+            time(100)
+        )
+    }
+}
+
 impl HistogramView {
+    /// The bound, in seconds, within which this part of all lie.
+    fn within(&self, part: u64, of: u64) -> f64 {
+        let enough = |bucket: &&Bucket| bucket.count * of >= self.count * part;
+        self.buckets.iter().find(enough).map_or(0.0, |bucket| bucket.le)
+    }
+
     /// From the kernel's counts, one for each power of two of nanoseconds.
     #[must_use]
     pub fn new(counts: &[u64]) -> Self {
@@ -227,13 +271,14 @@ impl Stamp {
     }
 
     /// The agent's last event, with what the kernel counted.
-    pub fn stopping(&mut self, blocked: HistogramView) -> Event {
+    pub fn stopping(&mut self, blocked: HistogramView, written: &[Written]) -> Event {
         self.event(
             "agent.stopping",
             None,
             None,
             What {
                 blocked_seconds: Some(blocked),
+                written: written.iter().map(WrittenView::new).collect(),
                 ..What::default()
             },
         )
@@ -363,6 +408,9 @@ impl Event {
             if let Some(value) = value {
                 let _ = write!(line, " {name}={value}");
             }
+        }
+        for written in &self.what.written {
+            let _ = write!(line, "\n  {}", written.line());
         }
         if let Some(took) = self.what.took_ms {
             let _ = write!(line, " took={took}ms");

@@ -78,6 +78,7 @@ impl Eye {
             filter,
             kernel_log: false,
             tracer: Some(tracer),
+            trace_writes: false,
         };
         Ok(Self {
             tracer,

@@ -83,6 +83,9 @@ pub struct Event {
     pub took_ms: Option<f64>,
     /// The histogram in `agent.stopping`.
     pub blocked_seconds: Option<Histogram>,
+    /// What was written, in `agent.stopping` where that was asked for.
+    #[serde(default)]
+    pub written: Vec<Written>,
 }
 
 impl Event {
@@ -112,6 +115,19 @@ impl Event {
             .unwrap_or_else(|| panic!("{} carries no stall", self.kind))
             .age_seconds
     }
+}
+
+/// What was written to a channel.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Written {
+    /// `pipe`, `fifo` or `unix`.
+    pub channel: String,
+    /// The channel's inode.
+    pub inode: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// How long the writes took.
+    pub write_seconds: Histogram,
 }
 
 /// How often writers were blocked for how long.

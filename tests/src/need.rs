@@ -110,6 +110,18 @@ pub fn tracer() -> Result<(), String> {
     }
 }
 
+/// A tracer of functions.
+///
+/// # Errors
+/// Why not.
+pub fn functions() -> Result<(), String> {
+    bpf()?;
+    match &*binary::tracer() {
+        "fentry" | "kprobe" => Ok(()),
+        other => Err(format!("{other} is no tracer of functions")),
+    }
+}
+
 /// The shell bash.
 ///
 /// # Errors

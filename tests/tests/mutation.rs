@@ -40,8 +40,9 @@ fn a_wrong_offset_of_any_field_is_refused_or_changes_what_is_seen() {
     let scratch = Scratch::new();
     let comm = tests::names::unique("wri");
     let crowds = [Channel::Pipe, Channel::Unix].map(|channel| {
-        let plan = Plan::stuck(1).on(channel).writers_named(&comm);
-        plan.as_user(65_534).start()
+        // Not descriptor 1: that is also the number of the system call, and lies beside it.
+        let plan = Plan::stuck(1).on(channel).writing(&["--fd", "7"]);
+        plan.writers_named(&comm).as_user(65_534).start()
     });
     let crowds = crowds.map(begun);
     let truth = look(Path::new(KERNEL_BTF), &comm).expect("this kernel's own types serve");
@@ -93,6 +94,7 @@ fn options(btf: &Path, comm: &str, tracer: Option<Tracer>) -> Options {
         filter: CommFilter::parse([comm]).unwrap_or_else(|(_, error)| panic!("{comm}: {error:?}")),
         kernel_log: false,
         tracer,
+        trace_writes: false,
     }
 }
 
@@ -124,7 +126,7 @@ fn assert_is_right(sightings: &[Sighting], crowds: &[Crowd]) {
             .find(|sighting| sighting.writer.process.tgid == pid)
             .unwrap_or_else(|| panic!("{pid} is not seen"));
         let stdout = proc::inode(pid, 1).expect("it has a stdout");
-        assert_eq!((seen.channel.inode, seen.fd, seen.uid), (stdout, 1, 65_534));
+        assert_eq!((seen.channel.inode, seen.fd, seen.uid), (stdout, 7, 65_534));
         assert_eq!((seen.ppid, seen.comm.as_str()), (crowd.pid(), crowd.writer_name()));
     }
 }

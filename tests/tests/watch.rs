@@ -171,3 +171,40 @@ fn a_watch_whose_own_output_is_stuck_does_not_report_itself() {
     );
     assert!(!events.iter().any(|event| event.is_of(watch.pid())), "{text}");
 }
+
+#[test]
+fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
+    const BYTES: u64 = 200_000;
+    need!(need::functions());
+    let comm = names::unique("wri");
+    let watch = Agent::watch(&["--trace-writes", "--min", "500ms", "--comm", &comm]);
+    let mut crowd = Plan::stuck(1)
+        .writers_named(&comm)
+        .writing(&["--bytes", &BYTES.to_string(), "--chunk", "1000"])
+        .start();
+    let writer = crowd.writer();
+    let inode = proc::inode(writer, 1).expect("it has a stdout");
+    wait::till(crowd.ready() + Duration::from_millis(1300));
+    crowd.order(Order::Drain { pid: writer });
+    wait::until("all is read", wait::PATIENCE, || {
+        (crowd.drained(writer) == BYTES).then_some(())
+    });
+    // The last call has returned by the time that the writer stays.
+    wait::until("the writer stays", wait::PATIENCE, || {
+        proc::blocked_writes(writer).is_empty().then_some(())
+    });
+
+    let events = watch.stop();
+
+    let all = &events.last().expect("an end").written;
+    let [written] = &all[..] else {
+        panic!("one channel was written to: {all:?}")
+    };
+    assert_eq!((written.channel.as_str(), written.inode, written.bytes), ("pipe", inode, BYTES));
+    assert_eq!(written.write_seconds.count, BYTES / 1000);
+    let longest = written.write_seconds.buckets.last().expect("a bucket");
+    let bound = longest.le.as_f64().expect("a bound");
+    assert!(bound > 1.3, "one write took as long as nobody read: {bound}");
+    let before = written.write_seconds.buckets.iter().rev().nth(1).expect("another bucket");
+    assert_eq!(before.count, BYTES / 1000 - 1, "the others did not");
+}

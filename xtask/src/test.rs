@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile};
-use crate::{setup, shell};
+use crate::{setup, shell, vm};
 
 /// What a number of test runs came to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub(crate) fn run(filters: &[String]) -> Result<Totals> {
     let mut totals = test(&["--workspace", "--exclude", "tests"], &[])?;
     // The live tests measure time, and each keeps more than one process busy.
     totals += test(&["--package", "tests"], &["--test-threads=2"])?;
+    totals += vm::run(&vm::Args::everything(filters)).unwrap_or_else(|error| {
+        println!("skipped: the guests: {error:#}");
+        let mut none = Totals::default();
+        none.skip();
+        none
+    });
     Ok(totals)
 }
 
@@ -72,6 +78,11 @@ impl Totals {
     /// Whether nothing failed; that nothing ran is not said by this.
     pub(crate) fn is_well(self) -> bool {
         !self.broken && self.failed == 0
+    }
+
+    /// A whole run could not be had.
+    fn skip(&mut self) {
+        self.skipped += 1;
     }
 
     /// A run ended badly.

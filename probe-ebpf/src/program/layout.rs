@@ -40,6 +40,10 @@ pub(crate) static HAS_TASK_PT_REGS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static BY_FUNCTION: Global<u64> = Global::new(0);
 
+/// Non-zero where each call of a function that writes is counted.
+#[unsafe(no_mangle)]
+pub(crate) static TRACE_WRITES: Global<u64> = Global::new(0);
+
 /// The process to leave out: the tool itself.
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TGID: Global<u64> = Global::new(0);

@@ -22,6 +22,7 @@ mod output;
 mod scanner;
 mod task;
 mod tracer;
+mod written;
 
 use core::ffi::c_void;
 

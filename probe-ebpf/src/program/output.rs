@@ -309,6 +309,23 @@ fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
     }
 }
 
+/// What is behind a file, if it is a channel: its kind, the inode's number and its device.
+#[inline(always)]
+pub(crate) fn identity(file: u64) -> Result<(ChannelKind, u64, u32), Skip> {
+    let inode = peek(file, &layout::FILE_INODE)?;
+    let [mode, number, sb] = peek_fields::<10, 3>(
+        inode,
+        [&layout::INODE_MODE, &layout::INODE_NUMBER, &layout::INODE_SB],
+    )?;
+    let [magic, dev] = peek_fields::<12, 2>(sb, [&layout::SB_MAGIC, &layout::SB_DEV])?;
+    let kind = match mode as u16 & S_IFMT {
+        S_IFIFO => pipe_kind(magic),
+        S_IFSOCK => ChannelKind::Unix,
+        _ => return Err(Skip::NotAChannel),
+    };
+    Ok((kind, number, dev as u32))
+}
+
 const fn pipe_kind(magic: u64) -> ChannelKind {
     if magic == PIPEFS_MAGIC {
         ChannelKind::Pipe

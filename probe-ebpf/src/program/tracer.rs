@@ -26,6 +26,7 @@ use crate::{
     layout::{self, NOTIFY_AFTER_NS, peek},
     output::{Output, Skip},
     task::{Call, Task, TaskState},
+    written,
 };
 
 /// Where a followed thread is.
@@ -269,6 +270,9 @@ pub(crate) fn enters<C: EbpfContext>(ctx: &C, file: u64) {
     let Ok(inode) = peek(file, &layout::FILE_INODE) else {
         return;
     };
+    if layout::TRACE_WRITES.load() != 0 {
+        written::begins(task.pid(), file);
+    }
     let (token, weight) = match behind(file) {
         Ok(sample) => (sample.token, sample.weight),
         Err(Skip::NotFull) => (EMPTY, 0),
@@ -298,6 +302,9 @@ pub(crate) fn returns<C: EbpfContext>(ctx: &C, written: i64) {
         return;
     }
     let now = now();
+    if layout::TRACE_WRITES.load() != 0 {
+        written::ends(task.pid(), written, now);
+    }
     let took = now.saturating_sub(entry.since);
     if task.sleeps() != entry.sleeps {
         count_interval(took);
@@ -430,18 +437,26 @@ fn count(counters: &PerCpuArray<u64>, index: u32) {
 
 #[inline(always)]
 fn add_followed(n: i64) {
-    // SAFETY: one atomic add to an aligned word that lives as long as the object.
+    // SAFETY: an aligned word that lives as long as the object.
+    unsafe { atomic_add(&raw mut FOLLOWED, n) };
+}
+
+/// # Safety
+/// `at` is an aligned word of a map or of the object.
+#[inline(always)]
+pub(crate) unsafe fn atomic_add(at: *mut u64, n: i64) {
+    // SAFETY: the caller's promise; one add, and nothing else is touched.
     unsafe {
         core::arch::asm!(
             "lock *(u64 *)({at} + 0) += {n}",
-            at = in(reg) &raw mut FOLLOWED,
+            at = in(reg) at,
             n = in(reg) n,
         );
     }
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_ns() }
 }

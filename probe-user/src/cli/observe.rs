@@ -60,6 +60,7 @@ impl KernelArgs {
             filter,
             kernel_log: self.kernel_log,
             tracer: None,
+            trace_writes: false,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     core::{machine::Settings, model::ChannelKind, rule::Policy},
     event::Stamp,
-    probe::kernel::Kernel,
+    probe::kernel::{Kernel, tracer::Tracer},
 };
 
 /// How often `watch` looks, stalls or not.
@@ -30,6 +30,10 @@ pub struct Args {
     /// Report stalls from this age on
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration)]
     min: Duration,
+    /// Count the bytes and the time of each write, by channel, and tell at the end; by fentry or kprobe, so
+    /// every write of these commands costs more
+    #[arg(long)]
+    trace_writes: bool,
     #[command(flatten)]
     commands: Commands,
     #[command(flatten)]
@@ -40,7 +44,15 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     super::log::init(args.kernel.kernel_log);
-    let kernel = Kernel::tracer(&args.tracer.choose(args.kernel.options(args.commands.filter()?)), args.min)?;
+    let mut options = args.tracer.choose(args.kernel.options(args.commands.filter()?));
+    options.trace_writes = args.trace_writes;
+    if let Some(tracer @ (Tracer::Sched | Tracer::Scan)) = options.tracer.filter(|_| args.trace_writes) {
+        return Err(super::Usage(format!(
+            "--trace-writes takes --tracer fentry or kprobe: {tracer} does not see writes that do not sleep"
+        ))
+        .into());
+    }
+    let kernel = Kernel::tracer(&options, args.min)?;
     let settings = Settings {
         policy: Policy {
             report_after: args.min,

@@ -6,6 +6,7 @@ mod decode;
 mod load;
 pub mod tracer;
 pub mod trial;
+pub mod written;
 
 use std::{
     fs::File,
@@ -52,6 +53,8 @@ pub struct Options {
     pub kernel_log: bool,
     /// How to follow writers, for whoever does; `None` takes the first that the kernel allows.
     pub tracer: Option<Tracer>,
+    /// Whether each call that writes is counted; it takes a tracer of functions.
+    pub trace_writes: bool,
 }
 
 /// Why the kernel side cannot be used.
@@ -134,16 +137,21 @@ impl Kernel {
         if let Some(chosen) = options.tracer {
             return load(chosen);
         }
-        for tracer in Tracer::ALL {
-            match load(tracer) {
-                // Nothing comes after it, and it is a part of every other.
-                Err(ProbeError::Refused { what, error }) if tracer != Tracer::Scan => {
+        let candidates = if options.trace_writes {
+            &[Tracer::Fentry, Tracer::Kprobe][..]
+        } else {
+            &Tracer::ALL[..]
+        };
+        let (last, others) = candidates.split_last().unwrap_or((&Tracer::Scan, &[]));
+        for tracer in others {
+            match load(*tracer) {
+                Err(ProbeError::Refused { what, error }) => {
                     log::warn!("not tracing by {tracer}: the kernel refuses {what}: {error}");
                 }
                 done => return done,
             }
         }
-        load(Tracer::Scan)
+        load(*last)
     }
 
     fn load(

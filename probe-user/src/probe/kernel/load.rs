@@ -6,7 +6,7 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Endianness, Pod,
     programs::{BtfTracePoint, Iter, ProgramError},
 };
-use probe_ebpf::{MAX_TRACKED, pattern::CommFilter};
+use probe_ebpf::{MAX_TRACKED, MAX_WRITTEN, pattern::CommFilter};
 
 use super::{Options, ProbeError, tracer::Tracer};
 use crate::probe::{
@@ -76,6 +76,7 @@ pub(super) fn create(
     let is_traced = tracer != Tracer::Scan;
     let adopt = u64::from(is_traced);
     let by_function = u64::from(tracer.is_by_function());
+    let trace_writes = u64::from(options.trace_writes);
     let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
     let has_task_pt_regs = u64::from(prepared.layout.has_task_pt_regs);
     let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
@@ -88,11 +89,14 @@ pub(super) fn create(
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("SELF_TGID", &tgid, true)
         .override_global("ADOPT", &adopt, true)
+        .override_global("TRACE_WRITES", &trace_writes, true)
         .override_global("BY_FUNCTION", &by_function, true)
         .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
         .override_global("SWITCH_HAS_PREV_STATE", &has_prev_state, true)
         .override_global("NOTIFY_AFTER_NS", &notify_after_ns, true)
         .override_global("COMM_FILTER", &filter, true)
+        .map_max_entries("CALLS", if options.trace_writes { MAX_TRACKED } else { 1 })
+        .map_max_entries("WRITTEN", if options.trace_writes { MAX_WRITTEN } else { 1 })
         .map_max_entries("TRACKED", if is_traced { MAX_TRACKED } else { 1 });
     for (symbol, value) in prepared.layout.constants() {
         loader.override_global(symbol, value, true);

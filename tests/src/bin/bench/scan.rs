@@ -74,6 +74,7 @@ fn scans(name: &str, expected: u32, looks: u32) -> Result<Vec<f64>> {
         filter,
         kernel_log: false,
         tracer: None,
+        trace_writes: false,
     })?;
     let mut times = Vec::new();
     for _ in 0..looks {
