@@ -122,6 +122,21 @@ pub fn functions() -> Result<(), String> {
     }
 }
 
+/// A kernel whose pipes let a writer sleep until there is room: before 6.14 each read from a full one
+/// wakes it (`pipe_read`, fs/pipe.c).
+///
+/// # Errors
+/// Why not.
+pub fn quiet_pipes() -> Result<(), String> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) >= (Some(6), Some(14)) {
+        Ok(())
+    } else {
+        Err(format!("{release} wakes a pipe's writer with each read"))
+    }
+}
+
 /// The shell bash.
 ///
 /// # Errors

@@ -163,12 +163,15 @@ fn a_byte_now_and_then_keeps_a_writer_young(channel: Channel) {
     wait::till(agent.started() + WATCHED);
 
     assert_eq!(look.of(silent).state.as_deref(), Some("stalled"));
-    assert_eq!(look.of(trickled).state.as_deref(), Some("draining"));
-    assert_eq!(
-        proc::switches(trickled, write.tid),
-        runs,
-        "the writer never ran: only the token tells"
-    );
+    // One that each read wakes has not slept long enough for `ps` to show it.
+    if channel == Channel::Unix || need::quiet_pipes().is_ok() {
+        assert_eq!(look.of(trickled).state.as_deref(), Some("draining"));
+        assert_eq!(
+            proc::switches(trickled, write.tid),
+            runs,
+            "the writer never ran: only the token tells"
+        );
+    }
     assert!(crowd.drained(trickled) >= 40, "{}", crowd.drained(trickled));
     assert_eq!(crowd.exit(trickled), None);
     let touched = agent

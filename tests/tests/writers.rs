@@ -77,8 +77,7 @@ fn a_healthy_writer_gets_rid_of_its_bytes_and_a_stuck_one_does_not() {
 
 #[test]
 fn a_trickling_reader_never_wakes_the_writer() {
-    // A byte every 20 ms is more than such a machine reads.
-    need!(need::speed());
+    need!(need::quiet_pipes());
     for channel in [Channel::Pipe, Channel::Unix] {
         let mut crowd = Plan::stuck(0)
             .and_trickled(1, Duration::from_millis(20))

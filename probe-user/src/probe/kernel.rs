@@ -29,7 +29,7 @@ use probe_ebpf::{
 };
 
 use self::{
-    decode::decode,
+    decode::{Clocks, decode},
     load::{Prepared, create, load_iter, prepare, refused},
     tracer::Tracer,
 };
@@ -114,6 +114,7 @@ impl ProbeError {
 pub struct Kernel {
     ebpf: Ebpf,
     tracer: Tracer,
+    clocks: Clocks,
     buffer: Vec<u8>,
 }
 
@@ -166,6 +167,7 @@ impl Kernel {
         Ok(Self {
             ebpf,
             tracer,
+            clocks: Clocks::default(),
             buffer: Vec::new(),
         })
     }
@@ -187,7 +189,7 @@ impl Kernel {
             what: "the scanner",
             error,
         })?;
-        decode(&self.buffer, self.tracer != Tracer::Scan)
+        decode(&self.buffer, self.tracer != Tracer::Scan, &mut self.clocks)
     }
 
     /// The ring buffer of the tracer's notes; there is one, once.
