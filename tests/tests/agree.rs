@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
+use probe_user::core::model::Mono;
 use probe_user::probe::kernel::tracer::Tracer;
 use probe_user::probe::kernel::{KERNEL_BTF, ProbeError};
 
 use tests::crowd::{Channel, Crowd, Plan};
 use tests::eye::{Eye, Stall};
 use tests::order::Order;
-use tests::{clock, names, need, wait};
+use tests::{clock, eye, names, need, wait};
 
 /// What lasts for less may fall between two looks.
 const COUNTS: Duration = Duration::from_millis(50);
@@ -41,8 +42,8 @@ fn the_tracers_and_looks_alone_agree_on_every_stall_of_a_random_workload() {
             return;
         }
         let mut workload = Workload::start(&comm, seed);
-        let tick = watch(&mut eyes, &mut workload);
-        compare(eyes, tick, &workload);
+        let watched = watch(&mut eyes, &mut workload);
+        compare(eyes, watched, &workload);
     }
 }
 
@@ -64,7 +65,8 @@ impl Workload {
             // that got on, so nothing wakes these.
             Plan::stuck(3).on(Channel::Unix).writing(&["--chunk", chunk()]),
             Plan::stuck(2).on(Channel::Fifo).writing(&["--chunk", chunk()]),
-            Plan::stuck(2).writing(&["--alarm", "15", "--chunk", chunk()]),
+            // Seldom enough that two looks in a row do not both find them awake.
+            Plan::stuck(2).writing(&["--alarm", "3", "--chunk", chunk()]),
         ];
         Self {
             seed,
@@ -97,17 +99,30 @@ impl Workload {
     }
 }
 
-/// Disturbs the workload and has everyone look, again and again; returns the longest time between
-/// two looks of the same observer.
-fn watch(eyes: &mut [Eye], workload: &mut Workload) -> Duration {
+/// How the observers looked.
+#[derive(Clone, Copy)]
+struct Watched {
+    /// When each had looked once: what began before, looks alone know less of.
+    since: Mono,
+    /// The longest time between two looks of the same observer.
+    tick: Duration,
+}
+
+/// Disturbs the workload and has everyone look, again and again.
+fn watch(eyes: &mut [Eye], workload: &mut Workload) -> Watched {
+    let mut look = || {
+        for eye in &mut *eyes {
+            eye.look().unwrap_or_else(|error| panic!("{}: {error}", eye.tracer()));
+        }
+    };
+    look();
+    let since = eye::now();
     let end = clock::mono() + LASTS;
     let mut longest = Duration::ZERO;
     let mut disturb_at = clock::mono();
     let mut last = clock::mono();
     while clock::mono() < end {
-        for eye in &mut *eyes {
-            eye.look().unwrap_or_else(|error| panic!("{}: {error}", eye.tracer()));
-        }
+        look();
         let now = clock::mono();
         longest = longest.max(clock::lapse(last, now));
         last = now;
@@ -117,17 +132,19 @@ fn watch(eyes: &mut [Eye], workload: &mut Workload) -> Duration {
         }
         wait::till(now + LOOK_EVERY);
     }
-    longest
+    Watched { since, tick: longest }
 }
 
 /// Holds what each observer saw against what each other did.
-fn compare(eyes: Vec<Eye>, tick: Duration, workload: &Workload) {
+fn compare(eyes: Vec<Eye>, watched: Watched, workload: &Workload) {
     let seen: Vec<(Tracer, Vec<Stall>)> = eyes.into_iter().map(|eye| (eye.tracer(), eye.stalls())).collect();
+    let Watched { since, tick } = watched;
     let tolerance = tick + CLOCKS;
+    let counts = |stall: &&Stall| stall.since >= since && stall.lasted() > COUNTS + tolerance;
     let mut differences = String::new();
     let mut compared = 0;
     for (tracer, stalls) in &seen {
-        for stall in stalls.iter().filter(|stall| stall.lasted() > COUNTS + tolerance) {
+        for stall in stalls.iter().filter(counts) {
             for (other, theirs) in seen.iter().filter(|(other, _)| other != tracer) {
                 compared += 1;
                 if !theirs.iter().any(|its| stall.agrees_with(its, tolerance)) {
