@@ -191,10 +191,10 @@ impl Agent {
     fn stop(mut self) -> Result<()> {
         self.machine.handle_stop(clock::now());
         self.perform()?;
-        let stopping = self
-            .outputs
-            .stamp
-            .stopping(HistogramView::new(&self.kernel.histogram()), &self.kernel.written());
+        let stopping = self.outputs.stamp.stopping(
+            HistogramView::new(&self.kernel.histogram()),
+            &self.kernel.written(),
+        );
         self.outputs.send(&stopping)?;
         self.outputs.commit()?;
         let lost = self.outputs.printer.map_or(0, Printer::finish);

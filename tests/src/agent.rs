@@ -51,7 +51,11 @@ impl Agent {
     /// Starts `pipestall run --json` on this configuration and waits until it watches.
     #[track_caller]
     pub fn run(config: &Config, scratch: &Scratch) -> Self {
-        Self::start(command(&["run", "--json"]).arg("--config").arg(config.file(scratch)))
+        Self::start(
+            command(&["run", "--json"])
+                .arg("--config")
+                .arg(config.file(scratch)),
+        )
     }
 
     /// Starts `pipestall watch --json` and waits until it watches.

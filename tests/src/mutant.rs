@@ -23,7 +23,9 @@ impl Btf {
     /// Why not.
     pub fn of_this_kernel() -> Result<Self, String> {
         const PATH: &str = "/sys/kernel/btf/vmlinux";
-        fs::read(PATH).map(Self).map_err(|error| format!("{PATH}: {error}"))
+        fs::read(PATH)
+            .map(Self)
+            .map_err(|error| format!("{PATH}: {error}"))
     }
 
     /// Writes it to a file.

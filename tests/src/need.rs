@@ -129,7 +129,9 @@ pub fn functions() -> Result<(), String> {
 /// Why not.
 pub fn quiet_pipes() -> Result<(), String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-', '+'])
+        .map_while(|number| number.parse::<u32>().ok());
     if (numbers.next(), numbers.next()) >= (Some(6), Some(14)) {
         Ok(())
     } else {

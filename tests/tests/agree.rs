@@ -112,7 +112,8 @@ struct Watched {
 fn watch(eyes: &mut [Eye], workload: &mut Workload) -> Watched {
     let mut look = || {
         for eye in &mut *eyes {
-            eye.look().unwrap_or_else(|error| panic!("{}: {error}", eye.tracer()));
+            eye.look()
+                .unwrap_or_else(|error| panic!("{}: {error}", eye.tracer()));
         }
     };
     look();

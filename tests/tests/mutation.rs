@@ -48,7 +48,11 @@ fn a_wrong_offset_of_any_field_is_refused_or_changes_what_is_seen() {
     let truth = look(Path::new(KERNEL_BTF), &comm).expect("this kernel's own types serve");
     assert_is_right(&truth, &crowds);
     let again = look(&btf.file(&scratch, "same"), &comm).expect("so does a copy");
-    assert_eq!(facts(&again), facts(&truth), "what is seen does not change by itself");
+    assert_eq!(
+        facts(&again),
+        facts(&truth),
+        "what is seen does not change by itself"
+    );
 
     for (of, member, bytes) in MEMBERS {
         let mutant = btf.with_member_moved(of, member, bytes).file(&scratch, "mutant");
@@ -127,6 +131,9 @@ fn assert_is_right(sightings: &[Sighting], crowds: &[Crowd]) {
             .unwrap_or_else(|| panic!("{pid} is not seen"));
         let stdout = proc::inode(pid, 1).expect("it has a stdout");
         assert_eq!((seen.channel.inode, seen.fd, seen.uid), (stdout, 7, 65_534));
-        assert_eq!((seen.ppid, seen.comm.as_str()), (crowd.pid(), crowd.writer_name()));
+        assert_eq!(
+            (seen.ppid, seen.comm.as_str()),
+            (crowd.pid(), crowd.writer_name())
+        );
     }
 }

@@ -69,7 +69,10 @@ fn a_stall_ends_at_once_when_its_writer_leaves_or_exits() {
             "{pid}: {reason}, not one of {reasons:?}"
         );
         let took = clock::lapse(begin, ended.at);
-        assert!(took < Duration::from_secs(1) * wait::slowness(), "{reason}: {took:?}");
+        assert!(
+            took < Duration::from_secs(1) * wait::slowness(),
+            "{reason}: {took:?}"
+        );
     }
     watch.stop();
 }
@@ -200,11 +203,20 @@ fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
     let [written] = &all[..] else {
         panic!("one channel was written to: {all:?}")
     };
-    assert_eq!((written.channel.as_str(), written.inode, written.bytes), ("pipe", inode, BYTES));
+    assert_eq!(
+        (written.channel.as_str(), written.inode, written.bytes),
+        ("pipe", inode, BYTES)
+    );
     assert_eq!(written.write_seconds.count, BYTES / 1000);
     let longest = written.write_seconds.buckets.last().expect("a bucket");
     let bound = longest.le.as_f64().expect("a bound");
     assert!(bound > 1.3, "one write took as long as nobody read: {bound}");
-    let before = written.write_seconds.buckets.iter().rev().nth(1).expect("another bucket");
+    let before = written
+        .write_seconds
+        .buckets
+        .iter()
+        .rev()
+        .nth(1)
+        .expect("another bucket");
     assert_eq!(before.count, BYTES / 1000 - 1, "the others did not");
 }

@@ -41,7 +41,9 @@ const PROGRAMS: [&str; 3] = ["guest", "pipestall", "stuck"];
 /// Where a shell and the likes of `sleep` come from.
 const BUSYBOX: &str = "busybox-static";
 const BUSYBOX_SUITE: &str = "bookworm";
-const APPLETS: [&str; 9] = ["sh", "sleep", "cat", "true", "false", "env", "head", "ls", "dmesg"];
+const APPLETS: [&str; 9] = [
+    "sh", "sleep", "cat", "true", "false", "env", "head", "ls", "dmesg",
+];
 /// Longest that one test program may take.
 const STEP: Duration = Duration::from_mins(6);
 /// The tests that tell what a tracer is worth; the others look at what is the same with each of them.
@@ -230,8 +232,10 @@ fn executables(args: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     ensure!(done.status.success(), "`{what}` failed ({})", done.status);
     let mut found = BTreeMap::new();
     for line in String::from_utf8_lossy(&done.stdout).lines() {
-        let message: Value = serde_json::from_str(line).with_context(|| format!("`{what}` speaks no JSON"))?;
-        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str()) {
+        let message: Value =
+            serde_json::from_str(line).with_context(|| format!("`{what}` speaks no JSON"))?;
+        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str())
+        {
             let kind = &message["target"]["kind"][0];
             if kind == "test" || args[0] == "build" {
                 found.insert(name.to_owned(), PathBuf::from(path));
@@ -243,7 +247,11 @@ fn executables(args: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
 
 /// What guests do: each test program with each tracer that it concerns.
 fn steps(args: &Args, programs: &Programs) -> Result<Vec<Step>> {
-    let tracers = if args.tracer.is_empty() { &TRACERS[..] } else { &args.tracer[..] };
+    let tracers = if args.tracer.is_empty() {
+        &TRACERS[..]
+    } else {
+        &args.tracer[..]
+    };
     if let Some(unknown) = args.test.iter().find(|name| !programs.tests.contains_key(*name)) {
         let known: Vec<_> = programs.tests.keys().map(String::as_str).collect();
         bail!("there is no test program {unknown}, but {}", known.join(", "));
@@ -283,12 +291,20 @@ fn environment(tracer: Tracer) -> BTreeMap<&'static str, String> {
         ("PIPESTALL_TEST_SLOWNESS", "4"),
         ("RUST_BACKTRACE", "0"),
     ];
-    pairs.into_iter().map(|(key, value)| (key, value.to_owned())).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key, value.to_owned()))
+        .collect()
 }
 
 fn furnish(programs: &Programs, busybox: &Path, steps: &[Step]) -> Result<Initramfs> {
     let mut initramfs = Initramfs::default();
-    let helper = |name: &str| programs.helpers.get(name).with_context(|| format!("cargo built no {name}"));
+    let helper = |name: &str| {
+        programs
+            .helpers
+            .get(name)
+            .with_context(|| format!("cargo built no {name}"))
+    };
     initramfs.file("init", helper("guest")?)?;
     for name in ["pipestall", "stuck"] {
         initramfs.file(&format!("bin/{name}"), helper(name)?)?;
@@ -336,11 +352,16 @@ fn follow(mut guest: Guest, kernel: &Kernel) -> Row {
         match line {
             Line::Boot(release) => row.release = release,
             Line::Step(name, _) => {
-                current = TRACERS.into_iter().find(|tracer| name.split(' ').next() == Some(tracer.name()));
+                current = TRACERS
+                    .into_iter()
+                    .find(|tracer| name.split(' ').next() == Some(tracer.name()));
                 say(kernel, &format!("--- {name}"));
             }
             Line::Done { outcome, took, name } => {
-                say(kernel, &format!("--- {name}: {outcome} after {:.1} s", took.as_secs_f64()));
+                say(
+                    kernel,
+                    &format!("--- {name}: {outcome} after {:.1} s", took.as_secs_f64()),
+                );
                 if let Some(tracer) = current.take().filter(|_| outcome != "ok") {
                     row.cells.entry(tracer).or_default().breaks();
                 }
@@ -420,7 +441,9 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], jobs: usize, work: impl Fn(&T) -> 
             });
         }
     });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut done = done
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|(i, _)| *i);
     done.into_iter().map(|(_, result)| result).collect()
 }

@@ -1,8 +1,6 @@
 //! One look at all tasks: emits each writer that is blocked at that moment.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_seq_write,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_seq_write};
 use probe_ebpf::{
     ABI_VERSION,
     record::{KIND_HEADER, KIND_WRITER, ScanHeader, Writer},

@@ -248,7 +248,11 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     }
     // A second sleep in the same call: what came between them nobody saw.
     let slept = task.sleeps().wrapping_sub(entry.sleeps);
-    Some(if slept > 1 { (0, 0) } else { (entry.entered, entry.token_since) })
+    Some(if slept > 1 {
+        (0, 0)
+    } else {
+        (entry.entered, entry.token_since)
+    })
 }
 
 /// Follows a writer that a scan found asleep since before the tracer could see it.

@@ -109,8 +109,14 @@ fn diagnose(options: &Options) -> Diagnosis {
 
 fn backends(trial: &Result<Trial, ProbeError>) -> Vec<Backend> {
     const GOOD_FOR: [(Tracer, &str); 4] = [
-        (Tracer::Sched, "tp_btf/sched_switch: follows writers by their sleeps"),
-        (Tracer::Scan, "iter/task: finds every blocked writer, old ones too"),
+        (
+            Tracer::Sched,
+            "tp_btf/sched_switch: follows writers by their sleeps",
+        ),
+        (
+            Tracer::Scan,
+            "iter/task: finds every blocked writer, old ones too",
+        ),
         (
             Tracer::Fentry,
             "follows writers by the functions that write, not through splice, tee and vmsplice",

@@ -50,7 +50,10 @@ struct Step {
 
 fn main() -> Result<()> {
     // It ends every process that it sees, and the machine.
-    ensure!(getpid() == Pid::INIT, "this is the first process of a guest, and of nothing else");
+    ensure!(
+        getpid() == Pid::INIT,
+        "this is the first process of a guest, and of nothing else"
+    );
     let outcome = prepare().and_then(|mut results| run(&mut results));
     if let Err(error) = outcome {
         eprintln!("guest: {error:#}");

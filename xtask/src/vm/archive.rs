@@ -24,7 +24,10 @@ impl Archive {
     /// Fetches a suite's list of packages for an architecture, in Debian's name for it.
     pub(super) fn open(suite: &str, architecture: &str, cache: &Path) -> Result<Self> {
         for program in PROGRAMS {
-            ensure!(on_path(program).is_some(), "there is no {program}: not a Debian system");
+            ensure!(
+                on_path(program).is_some(),
+                "there is no {program}: not a Debian system"
+            );
         }
         let dir = tempfile::Builder::new().prefix("apt-").tempdir_in(cache)?;
         let this = Self { dir };
@@ -66,7 +69,9 @@ impl Archive {
             .lines()
             .find_map(|line| line.strip_prefix("Depends: "))
             .with_context(|| format!("the archive's {package} depends on nothing"))?;
-        let names = depends.split([',', '|']).filter_map(|one| one.split_whitespace().next());
+        let names = depends
+            .split([',', '|'])
+            .filter_map(|one| one.split_whitespace().next());
         Ok(names.map(str::to_owned).collect())
     }
 
@@ -99,7 +104,8 @@ impl Archive {
 /// The mirror of Debian, or of its security updates, in the system's sources.
 fn mirror(security: bool) -> Result<String> {
     let format = "$(LABEL) $(REPO_URI)";
-    let targets = output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+    let targets =
+        output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
     let (label, folder) = if security {
         ("Debian-Security", "debian-security")
     } else {
@@ -122,6 +128,11 @@ fn output(command: &mut Command) -> Result<String> {
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run `{}`", shell::describe(command)))?;
-    ensure!(done.status.success(), "`{}` failed ({})", shell::describe(command), done.status);
+    ensure!(
+        done.status.success(),
+        "`{}` failed ({})",
+        shell::describe(command),
+        done.status
+    );
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

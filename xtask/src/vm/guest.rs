@@ -20,6 +20,9 @@ const SLACK: Duration = Duration::from_secs(30);
 /// KVM that works has booted long before.
 const TRIAL: Duration = Duration::from_secs(20);
 
+/// A kernel's check of its timer counts ticks while others count on the processor, and gives up on a busy machine.
+const PARAMETERS: &str = "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init";
+
 const MEMORY: &str = "512M";
 
 /// How instructions are carried out.
@@ -37,7 +40,11 @@ pub(super) enum Line {
     /// A step begins, which may take this long.
     Step(String, Duration),
     /// A step is over: how, its name.
-    Done { outcome: String, took: Duration, name: String },
+    Done {
+        outcome: String,
+        took: Duration,
+        name: String,
+    },
     /// All are.
     End,
     /// What the step wrote.
@@ -50,7 +57,10 @@ impl Line {
     }
 
     fn marker(text: &str) -> Option<Self> {
-        let (kind, rest) = text.strip_prefix('@')?.split_once(' ').unwrap_or((text.get(1..)?, ""));
+        let (kind, rest) = text
+            .strip_prefix('@')?
+            .split_once(' ')
+            .unwrap_or((text.get(1..)?, ""));
         let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
         let seconds = |text: &str| Duration::try_from_secs_f64(text.parse().ok()?).ok();
         match kind {
@@ -104,11 +114,13 @@ impl Guest {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(initramfs)
-            .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
+            .args(["-append", PARAMETERS])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(console.with_extension("qemu"))?);
-        let mut child = command.spawn().with_context(|| format!("cannot run {}", qemu.display()))?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", qemu.display()))?;
         let stdout = child.stdout.take().context("QEMU has no stdout")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -136,7 +148,9 @@ impl Guest {
         let line = match self.lines.recv_timeout(wait) {
             Ok(line) => Line::parse(&line),
             Err(RecvTimeoutError::Timeout) => bail!("it hangs; the kernel says:\n{}", self.last_words()),
-            Err(RecvTimeoutError::Disconnected) => bail!("it ended early; the kernel says:\n{}", self.last_words()),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("it ended early; the kernel says:\n{}", self.last_words())
+            }
         };
         match &line {
             Line::Boot(_) | Line::Done { .. } => self.deadline = shell::now() + SLACK,
@@ -155,7 +169,11 @@ impl Guest {
             let lines: Vec<_> = text.lines().map(str::to_owned).collect();
             lines[lines.len().saturating_sub(15)..].join("\n")
         };
-        format!("{}\n{}", tail(&self.console), tail(&self.console.with_extension("qemu")))
+        format!(
+            "{}\n{}",
+            tail(&self.console),
+            tail(&self.console.with_extension("qemu"))
+        )
     }
 }
 

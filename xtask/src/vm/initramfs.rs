@@ -32,8 +32,14 @@ impl Initramfs {
         let meta = from
             .metadata()
             .with_context(|| format!("cannot read {}", from.display()))?;
-        let mode = REGULAR | if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-        self.entries.push((at.to_owned(), mode, Content::File(from.to_owned())));
+        let mode = REGULAR
+            | if meta.permissions().mode() & 0o111 == 0 {
+                0o644
+            } else {
+                0o755
+            };
+        self.entries
+            .push((at.to_owned(), mode, Content::File(from.to_owned())));
         Ok(())
     }
 
@@ -43,7 +49,8 @@ impl Initramfs {
     }
 
     pub(super) fn link(&mut self, at: &str, target: &str) {
-        self.entries.push((at.to_owned(), LINK, Content::Link(target.to_owned())));
+        self.entries
+            .push((at.to_owned(), LINK, Content::Link(target.to_owned())));
     }
 
     /// Writes the archive. The kernel unpacks it fastest when it is not compressed.
@@ -51,16 +58,17 @@ impl Initramfs {
         let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut out = BufWriter::new(file);
         let mut inode = 0;
-        let mut add = |name: &str, mode: u32, content: &[u8], out: BufWriter<File>| -> Result<BufWriter<File>> {
-            inode += 1;
-            let mut entry = newc::Builder::new(name).ino(inode).mode(mode);
-            if mode == CONSOLE {
-                entry = entry.rdev_major(5).rdev_minor(1);
-            }
-            let mut writer = entry.write(out, u32::try_from(content.len())?);
-            writer.write_all(content)?;
-            Ok(writer.finish()?)
-        };
+        let mut add =
+            |name: &str, mode: u32, content: &[u8], out: BufWriter<File>| -> Result<BufWriter<File>> {
+                inode += 1;
+                let mut entry = newc::Builder::new(name).ino(inode).mode(mode);
+                if mode == CONSOLE {
+                    entry = entry.rdev_major(5).rdev_minor(1);
+                }
+                let mut writer = entry.write(out, u32::try_from(content.len())?);
+                writer.write_all(content)?;
+                Ok(writer.finish()?)
+            };
         for folder in self.folders() {
             out = add(&folder, DIRECTORY, &[], out)?;
         }
@@ -68,7 +76,9 @@ impl Initramfs {
         out = add("dev/console", CONSOLE, &[], out)?;
         for (at, mode, content) in &self.entries {
             let bytes = match content {
-                Content::File(from) => fs::read(from).with_context(|| format!("cannot read {}", from.display()))?,
+                Content::File(from) => {
+                    fs::read(from).with_context(|| format!("cannot read {}", from.display()))?
+                }
                 Content::Text(text) => text.clone(),
                 Content::Link(target) => target.clone().into_bytes(),
             };

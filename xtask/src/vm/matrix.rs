@@ -37,7 +37,13 @@ impl Row {
 
 /// The table for people, in Markdown, which a terminal shows well enough.
 pub(super) fn table(rows: &[Row], columns: &[Tracer]) -> String {
-    let mut cells = vec![[vec!["kernel".to_owned()], columns.iter().map(ToString::to_string).collect()].concat()];
+    let mut cells = vec![
+        [
+            vec!["kernel".to_owned()],
+            columns.iter().map(ToString::to_string).collect(),
+        ]
+        .concat(),
+    ];
     for row in rows {
         let values = columns.iter().map(|tracer| row.cell(*tracer)).collect();
         cells.push([vec![row.release.clone()], values].concat());
@@ -63,7 +69,8 @@ pub(super) fn table(rows: &[Row], columns: &[Tracer]) -> String {
 /// Puts the table between its marks in the README.
 pub(super) fn write(path: &Path, table: &str) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let new = replaced(&text, table).with_context(|| format!("{} has no marks for the table", path.display()))?;
+    let new =
+        replaced(&text, table).with_context(|| format!("{} has no marks for the table", path.display()))?;
     fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -87,9 +94,18 @@ mod tests {
         let row = Row {
             release: "6.1.0".to_owned(),
             cells: BTreeMap::from([
-                (Tracer::Sched, totals("test result: ok. 3 passed; 0 failed; 1 ignored")),
-                (Tracer::Fentry, totals("skipped: refused (a)\ntest result: ok. 1 passed; 0 failed; 0 ignored")),
-                (Tracer::Kprobe, totals("test result: FAILED. 3 passed; 1 failed; 0 ignored")),
+                (
+                    Tracer::Sched,
+                    totals("test result: ok. 3 passed; 0 failed; 1 ignored"),
+                ),
+                (
+                    Tracer::Fentry,
+                    totals("skipped: refused (a)\ntest result: ok. 1 passed; 0 failed; 0 ignored"),
+                ),
+                (
+                    Tracer::Kprobe,
+                    totals("test result: FAILED. 3 passed; 1 failed; 0 ignored"),
+                ),
             ]),
             failure: None,
         };
@@ -105,7 +121,10 @@ mod tests {
     #[test]
     fn a_table_takes_the_place_of_the_one_before() {
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(replaced(&text, "new\n"), Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
+        assert_eq!(
+            replaced(&text, "new\n"),
+            Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n"))
+        );
         assert_eq!(replaced("a", "new\n"), None);
     }
 }

@@ -23,9 +23,9 @@ impl Clocks {
     fn difference(&mut self, header: &ScanHeader) -> Option<u64> {
         const DRIFT: u64 = 2000;
         let shown = (header.arrival != 0).then(|| header.now.saturating_sub(header.arrival))?;
-        let known = self
-            .0
-            .map_or(shown, |(at, known)| known.saturating_add(header.now.saturating_sub(at) / DRIFT));
+        let known = self.0.map_or(shown, |(at, known)| {
+            known.saturating_add(header.now.saturating_sub(at) / DRIFT)
+        });
         let difference = shown.min(known);
         self.0 = Some((header.now, difference));
         Some(difference)
@@ -33,7 +33,11 @@ impl Clocks {
 }
 
 /// Turns the bytes of one walk into a look.
-pub(super) fn decode(mut bytes: &[u8], traced: bool, clocks: &mut Clocks) -> Result<(Look, Observer), ProbeError> {
+pub(super) fn decode(
+    mut bytes: &[u8],
+    traced: bool,
+    clocks: &mut Clocks,
+) -> Result<(Look, Observer), ProbeError> {
     let (first, rest) = ScanRecord::from_bytes(bytes).map_err(mismatch)?;
     let ScanRecord::Header(header) = first else {
         return Err(ProbeError::Mismatch("a scan without its header"));
@@ -125,6 +129,10 @@ mod tests {
         assert_eq!(look(10 * SECOND, 7 * SECOND), Some(3 * SECOND));
         assert_eq!(look(11 * SECOND, 9 * SECOND), Some(2 * SECOND), "nearer");
         let lost = look(12 * SECOND, 9 * SECOND).unwrap();
-        assert_eq!(lost - 2 * SECOND, SECOND / 2000, "a second on the CPU, or away from it, is no difference");
+        assert_eq!(
+            lost - 2 * SECOND,
+            SECOND / 2000,
+            "a second on the CPU, or away from it, is no difference"
+        );
     }
 }
