@@ -82,7 +82,7 @@ impl Eye {
         };
         Ok(Self {
             tracer,
-            kernel: Kernel::tracer(&options, Duration::from_secs(60))?,
+            kernel: Kernel::tracer(&options, Duration::from_mins(1))?,
             tracker: Tracker::new(now()),
             open: BTreeMap::new(),
             closed: Vec::new(),

@@ -36,6 +36,7 @@ impl Btf {
     }
 
     /// The same with a direct member of a struct moved on by some bytes.
+    #[must_use]
     pub fn with_member_moved(&self, of: &str, member: &str, bytes: u32) -> Self {
         let mut found = Vec::new();
         for (at, kind, len) in self.types() {
@@ -55,6 +56,7 @@ impl Btf {
     }
 
     /// The same without a function of any of these names.
+    #[must_use]
     pub fn without_functions(&self, names: &[&str]) -> Self {
         let mut bytes = self.0.clone();
         for (at, kind, _) in self.types() {

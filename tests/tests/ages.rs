@@ -304,7 +304,8 @@ fn an_age_grows_through(plan: Plan, disturb: impl Fn(u32)) {
     assert_near(sent.age(), STALLED_FOR.as_secs_f64(), 0.25);
     let after = clock::lapse(blocked, sent.at);
     assert!(
-        after + Duration::from_millis(100) >= STALLED_FOR && after <= STALLED_FOR + LATE * wait::slowness(),
+        after + Duration::from_millis(100) * wait::slowness() >= STALLED_FOR
+            && after <= STALLED_FOR + LATE * wait::slowness(),
         "{after:?}"
     );
     assert_eq!(crowd.await_exit(writer), Exit::Signal(15));

@@ -49,6 +49,9 @@ enum Task {
         /// Takes this program instead of building it
         #[arg(long, hide = true, value_name = "PIPESTALL")]
         with: Option<PathBuf>,
+        /// In a guest of QEMU's: takes no root, nor a kernel that allows BPF
+        #[arg(long, conflicts_with = "with")]
+        vm: bool,
     },
     /// Runs all tests: unit, documentation, and live on this kernel
     #[command(after_help = ABOUT_TEST)]
@@ -136,7 +139,8 @@ fn perform(task: Task) -> Result<ExitCode> {
             })?;
         }
         Task::Run { args } => return Err(build::run(&args)),
-        Task::Demo { with } => demo::run(with)?,
+        Task::Demo { vm: true, .. } => vm::demo()?,
+        Task::Demo { with, .. } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Vm(args) => return Ok(vm::run(&args)?.report()),
         Task::Bench { args } => bench::run(&args)?,

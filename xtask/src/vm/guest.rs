@@ -100,7 +100,7 @@ impl Guest {
         let mut command = Command::new(qemu);
         let accelerator: &[&str] = match accelerator {
             Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Emulation => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Accelerator::Emulation => &["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"],
         };
         command
             .args(accelerator)

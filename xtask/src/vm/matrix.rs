@@ -57,9 +57,9 @@ pub(super) fn table(rows: &[Row], columns: &[Tracer]) -> String {
         }
         out.push_str("|\n");
         if i == 0 {
-            widths.iter().for_each(|width| {
+            for width in &widths {
                 let _ = write!(out, "| {} ", "-".repeat(*width));
-            });
+            }
             out.push_str("|\n");
         }
     }
