@@ -104,7 +104,7 @@ fn run(results: &mut File) -> Result<()> {
                 "failed".to_owned()
             }
         };
-        let took = (clock::mono() - begin).as_secs_f64();
+        let took = clock::lapse(begin, clock::mono()).as_secs_f64();
         writeln!(results, "@done {outcome} {took:.1} {}", step.name)?;
     }
     writeln!(results, "@end")?;
