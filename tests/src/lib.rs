@@ -1,6 +1,7 @@
 //! Harness of the live tests: starts real stuck writers and the real program, and waits for
 //! what happens by event or by deadline. It knows the program only from outside: its command
-//! line, its JSON and its exit codes.
+//! line, its JSON and its exit codes. [`eye`] alone uses the program's library, for tests that hold
+//! several observers of the same moment against each other.
 //!
 //! Everything a test starts is ended when its guard is dropped, by the pid or pidfd that was
 //! started, never by name or group. An enforcing rule in a test names a comm and a parent that
