@@ -81,7 +81,7 @@ impl Totals {
     }
 
     /// A whole run could not be had.
-    fn skip(&mut self) {
+    pub(crate) fn skip(&mut self) {
         self.skipped += 1;
     }
 

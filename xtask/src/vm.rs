@@ -134,14 +134,22 @@ struct Step {
 pub(crate) fn run(args: &Args) -> Result<Totals> {
     let qemu = qemu()?;
     let cache = setup::cache_dir()?;
+    let mut totals = Totals::default();
     let mut kernels = Vec::new();
     for line in LINES {
         let is_it = |choice: &Choice| *choice == Choice::All || *choice == Choice::One(line);
-        if args.kernel.iter().any(is_it) {
-            kernels.push(Kernel::get(line, &cache, args.update)?);
+        if !args.kernel.iter().any(is_it) {
+            continue;
+        }
+        match Kernel::get(line, &cache, args.update) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(error) => {
+                println!("skipped: {error:#}");
+                totals.skip();
+            }
         }
     }
-    ensure!(!kernels.is_empty(), "no kernel is chosen");
+    ensure!(!kernels.is_empty(), "no kernel can be had");
     let programs = build()?;
     let busybox = busybox(&cache)?;
 
@@ -165,7 +173,8 @@ pub(crate) fn run(args: &Args) -> Result<Totals> {
     };
     let start = shell::now();
     let rows = in_parallel(&kernels, jobs, boot);
-    report(args, &rows, start.elapsed())
+    totals += report(args, &rows, start.elapsed())?;
+    Ok(totals)
 }
 
 /// Runs the demo on the newest kernel.
