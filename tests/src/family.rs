@@ -1,5 +1,6 @@
 //! A process a test starts, with whatever it starts itself: all of it is ended with its guard.
 
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -30,13 +31,16 @@ impl Family {
                 if getppid() == Some(parent) {
                     Ok(())
                 } else {
-                    Err(std::io::ErrorKind::NotFound.into())
+                    Err(ErrorKind::NotFound.into())
                 }
             });
         }
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // A copy that was just made is still open for writing in what another test forks at that moment.
+        let spawned = wait::until("a copy is closed", wait::PATIENCE, || match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+            done => Some(done),
+        });
+        let child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         // The child is not reaped before this: its pid cannot be another's.
         let pidfd = PidFd::open(child.id()).expect("a pidfd of a child");
         Self {

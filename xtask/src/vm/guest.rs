@@ -98,9 +98,11 @@ impl Guest {
         console: &Path,
     ) -> Result<Self> {
         let mut command = Command::new(qemu);
+        // With a thread for each processor, one may run a breakpoint that another has taken out of the kernel's
+        // code already, as it does with each program that comes and goes; the kernel dies of it.
         let accelerator: &[&str] = match accelerator {
             Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Emulation => &["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"],
+            Accelerator::Emulation => &["-accel", "tcg,thread=single,tb-size=256", "-cpu", "max"],
         };
         command
             .args(accelerator)
