@@ -351,7 +351,7 @@ fn environment(tracer: Tracer) -> BTreeMap<&'static str, String> {
         ("PIPESTALL_STUCK", "/bin/stuck"),
         ("PIPESTALL_TEST_TRACER", tracer.name()),
         // Everything is emulated, and the machine is shared.
-        ("PIPESTALL_TEST_SLOWNESS", "4"),
+        ("PIPESTALL_TEST_SLOWNESS", "6"),
         ("RUST_BACKTRACE", "0"),
     ];
     pairs
