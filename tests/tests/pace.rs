@@ -22,6 +22,8 @@ const SHELL: &str = "/bin/bash";
 #[test]
 fn a_pile_is_worked_off_from_its_oldest_and_its_youngest_are_left() {
     need!(need::bpf());
+    // Who is older must be told to the millisecond.
+    need!(need::speed());
     let scratch = Scratch::new();
     let crowd = Plan::stuck(12).start();
     let config = Config::of(&crowd, &scratch)
