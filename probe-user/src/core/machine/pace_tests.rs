@@ -11,7 +11,7 @@ use super::{
 use crate::core::{
     model::Stream,
     pace::{Cooldown, GroupBy, Limits, Pace, Rate},
-    rule::{Hook, Match, Mode, Rule},
+    rule::{Hook, Match, Mode, Policy, Rule},
 };
 
 fn rate(count: usize, per: f64) -> Rate {
