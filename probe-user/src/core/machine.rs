@@ -63,7 +63,21 @@ struct Case {
     reported: bool,
     fate: Fate,
     /// Not to be asked for again before this.
-    hold: Option<(Skipped, Mono)>,
+    hold: Option<Mono>,
+    /// Why it had to wait so far, as has been said.
+    said: Vec<Skipped>,
+}
+
+impl Case {
+    /// Lets it wait; returns whether that reason has been given before.
+    fn hold_until(&mut self, reason: Skipped, until: Mono) -> bool {
+        self.hold = Some(until);
+        let said = self.said.contains(&reason);
+        if !said {
+            self.said.push(reason);
+        }
+        said
+    }
 }
 
 /// See the module.
@@ -235,7 +249,7 @@ impl Machine {
                 case.fate != Fate::Decided && !self.targets.contains_key(&stall.last.writer.process)
             })
             .and_then(|case| match case.hold {
-                Some((_, until)) => Some(until),
+                Some(until) => Some(until),
                 None => Some(self.settings.policy.rules.get(case.rule?)?.crossing(stall)),
             });
         // A moment that the last look has seen is over.
