@@ -213,6 +213,15 @@ impl Machine {
         self.admit(now);
     }
 
+    /// Whether any rule asks for [`Self::handle_pressure`].
+    #[must_use]
+    pub fn asks_for_pressure(&self) -> bool {
+        let rules = &self.settings.policy.rules;
+        rules
+            .iter()
+            .any(|rule| rule.pace.unless_cpu_pressure_over.is_some())
+    }
+
     /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU.
     pub fn handle_pressure(&mut self, share: Option<f64>) {
         self.pacer.set_pressure(share);

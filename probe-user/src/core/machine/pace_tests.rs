@@ -191,6 +191,7 @@ fn a_starved_host_holds_a_rule_until_it_has_recovered() {
         unless_cpu_pressure_over: Some(0.6),
         ..Pace::default()
     }));
+    assert!(world.machine.asks_for_pressure() && !World::enforcing().machine.asks_for_pressure());
     world.machine.handle_pressure(Some(0.7));
     crowd(&mut world, 1);
     world.run(seconds(30.0));
@@ -330,7 +331,7 @@ fn who_is_spared_gives_its_place_to_the_next() {
             Happening::Reuse,
             Happening::Exit { noted: false },
         ] {
-            let mut world = world(paced(pace.clone()));
+            let mut world = world(paced(pace));
             for pid in [100, 101] {
                 world.spawn(pid, "ffmpeg");
                 world.happen(pid, Happening::Block);
