@@ -7,6 +7,7 @@ mod load;
 pub mod trial;
 
 use std::{
+    error::Error,
     fs::File,
     io::{self, Read as _},
     os::fd::{AsRawFd, RawFd},
@@ -101,12 +102,20 @@ impl ProbeError {
     pub const fn is_privilege(&self) -> bool {
         matches!(self, Self::NoPrivilege(_))
     }
+
+    /// Whether the same may work again once there are descriptors or memory to be had.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Read { error, .. } if is_shortage(error))
+    }
 }
 
 /// The kernel side: the scanner, and the tracer where it is attached.
 pub struct Kernel {
     ebpf: Ebpf,
     traced: bool,
+    /// Whether a look has worked: whatever stops a later one, the kernel can do it.
+    looked: bool,
     buffer: Vec<u8>,
 }
 
@@ -141,6 +150,7 @@ impl Kernel {
         Ok(Self {
             ebpf,
             traced: notify_after.is_some(),
+            looked: false,
             buffer: Vec::new(),
         })
     }
@@ -156,6 +166,7 @@ impl Kernel {
             what: "the scanner",
             error,
         })?;
+        self.looked = true;
         decode(&self.buffer, self.traced)
     }
 
@@ -200,9 +211,16 @@ impl Kernel {
     }
 
     fn open_iterator(&mut self) -> Result<File, ProbeError> {
-        let refused = |error: &dyn std::fmt::Display| ProbeError::Refused {
-            what: "an iterator over its tasks",
-            error: error.to_string(),
+        let looked = self.looked;
+        let refused = |error: &(dyn Error + 'static)| match io_cause(error) {
+            Some(error) if looked || is_shortage(&error) => ProbeError::Read {
+                what: "the scanner",
+                error,
+            },
+            _ => ProbeError::Refused {
+                what: "an iterator over its tasks",
+                error: error.to_string(),
+            },
         };
         let program: &mut Iter = self
             .ebpf
@@ -263,6 +281,27 @@ impl Notes {
             Note::Woke(writer)
         }))
     }
+}
+
+/// The system's answer behind an error.
+fn io_cause(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error)
+        .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN))
 }
 
 /// Reads an iterator to its end.

@@ -99,7 +99,7 @@ impl Machine {
         let Some(rule) = case.rule.and_then(|at| policy.rules.get(at)) else {
             return;
         };
-        if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
+        if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|until| now < until) {
             return;
         }
         let reference = RuleRef::from(rule);
@@ -119,8 +119,7 @@ impl Machine {
                 },
                 _,
             ) => {
-                let said = case.hold.is_some_and(|(said, _)| said == reason);
-                case.hold = Some((reason, until));
+                let said = case.hold_until(reason, until);
                 self.next_stall = None;
                 if tripped {
                     self.effects
@@ -130,12 +129,13 @@ impl Machine {
                     self.report_skip(&stall, reference, reason, None, now);
                 }
             }
-            (Admission::Go, Mode::DryRun) => {
+            (Admission::Go(ticket), Mode::DryRun) => {
+                self.pacer.spend(ticket, now);
                 case.fate = Fate::Decided;
                 self.next_stall = None;
                 self.report_skip(&stall, reference, Skipped::DryRun, None, now);
             }
-            (Admission::Go, Mode::Enforce) => {
+            (Admission::Go(ticket), Mode::Enforce) => {
                 case.fate = Fate::Decided;
                 self.begin(Kill {
                     stall,
@@ -145,6 +145,7 @@ impl Machine {
                     hooked: None,
                     crossed,
                     step: Step::Opening,
+                    ticket: Some(ticket),
                     first_signal: None,
                     last_signal: Signal::Term,
                 });

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::core::{
-    model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall},
+    model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall, WriterId},
     pace::{Limits, Pace},
-    report::KillReport,
-    rule::{Action, Match, Mode, Pattern, Protect, Rule},
+    report::{KillReport, Signal},
+    rule::{Action, Match, Mode, Pattern, Policy, Protect, Rule},
 };
 
 /// The observer starts here, so that stalls can be older.
