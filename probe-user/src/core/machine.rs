@@ -6,10 +6,12 @@
 //! next is due at the first moment at which anything could cross a threshold.
 
 mod admission;
+mod asked;
 mod effect;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
+mod standing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -21,7 +23,11 @@ use std::{
     time::Duration,
 };
 
-pub use self::effect::{Effect, Note, Opened, Sent, Settings};
+pub use self::{
+    asked::{Asked, Refusal},
+    effect::{Effect, Note, Opened, Sent, Settings},
+    standing::{Outlook, Standing},
+};
 use super::{
     kill::{Kill, KillId, Step},
     model::{Facts, Look, Mono, Process, Stall, StallId},
@@ -62,16 +68,16 @@ struct Case {
     rule: Option<usize>,
     reported: bool,
     fate: Fate,
-    /// Not to be asked for again before this.
-    hold: Option<Mono>,
-    /// Why it had to wait so far, as has been said.
+    /// Why it waits, and before when it is not to be asked for again.
+    hold: Option<(Skipped, Mono)>,
+    /// The reasons that have been given so far.
     said: Vec<Skipped>,
 }
 
 impl Case {
     /// Lets it wait; returns whether that reason has been given before.
     fn hold_until(&mut self, reason: Skipped, until: Mono) -> bool {
-        self.hold = Some(until);
+        self.hold = Some((reason, until));
         let said = self.said.contains(&reason);
         if !said {
             self.said.push(reason);
@@ -100,6 +106,8 @@ pub struct Machine {
     wake_look: Option<Mono>,
     /// The first moment at which any stall wants attention; `None` until it is worked out anew.
     next_stall: Option<Mono>,
+    /// Whether the record cannot be made durable, so that nothing may be ended.
+    unrecorded: bool,
 }
 
 impl Machine {
@@ -120,6 +128,7 @@ impl Machine {
             last_look: None,
             wake_look: None,
             next_stall: None,
+            unrecorded: false,
         };
         machine.queue_look();
         machine
@@ -258,7 +267,7 @@ impl Machine {
                 case.fate != Fate::Decided && !self.targets.contains_key(&stall.last.writer.process)
             })
             .and_then(|case| match case.hold {
-                Some(until) => Some(until),
+                Some((_, until)) => Some(until),
                 None => Some(self.settings.policy.rules.get(case.rule?)?.crossing(stall)),
             });
         // A moment that the last look has seen is over.

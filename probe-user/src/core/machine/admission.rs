@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Fate, Machine};
+use super::{Effect, Fate, Machine, kills::UNRECORDED};
 use crate::core::{
     kill::{Kill, KillId, Step},
     model::{Mono, StallId, WriterId},
@@ -99,13 +99,20 @@ impl Machine {
         let Some(rule) = case.rule.and_then(|at| policy.rules.get(at)) else {
             return;
         };
-        if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|until| now < until) {
+        if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
             return;
         }
         let reference = RuleRef::from(rule);
         if let Some(why) = self.settings.unsupported.filter(|_| rule.mode == Mode::Enforce) {
             case.fate = Fate::Decided;
             self.report_skip(&stall, reference, Skipped::Unsupported, Some(why), now);
+            return;
+        }
+        if self.unrecorded && rule.mode == Mode::Enforce {
+            let said = case.hold_until(Skipped::Unrecorded, Mono::NEVER);
+            if !said {
+                self.report_skip(&stall, reference, Skipped::Unrecorded, Some(UNRECORDED), now);
+            }
             return;
         }
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
@@ -153,7 +160,7 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self, kill: Kill) {
+    pub(super) fn begin(&mut self, kill: Kill) {
         let id = KillId(self.next_kill);
         self.next_kill += 1;
         self.next_stall = None;
