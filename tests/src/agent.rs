@@ -135,6 +135,11 @@ impl Agent {
         self.pid
     }
 
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.pidfd.signal(signal).expect("a signal to the agent");
+    }
+
     /// Tells when it said that it watches.
     #[track_caller]
     pub fn started(&mut self) -> Duration {

@@ -215,7 +215,7 @@ impl Journal {
         for (i, (_, path)) in files.iter().enumerate() {
             if i < excess || is_older(path, self.keep.age) {
                 if let Err(error) = fs::remove_file(path) {
-                    log::warn!("cannot remove {}: {error}", path.display());
+                    tracing::warn!("cannot remove {}: {error}", path.display());
                 }
             }
         }

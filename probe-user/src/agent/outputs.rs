@@ -118,7 +118,7 @@ impl Outputs {
             (Ok(()), Some(_)) => {
                 let lost = self.journal.as_ref().map_or(0, Journal::lost);
                 let detail = format!("the journal can be written again; {lost} events were lost so far");
-                log::warn!("{detail}");
+                tracing::warn!("{detail}");
                 let event = self.stamp.agent("agent.recovered", Some(detail));
                 self.send(event)
             }
@@ -127,7 +127,7 @@ impl Outputs {
                 if was.is_none() {
                     let detail = format!("{why}; nothing is ended until it can be");
                     if self.said_anything {
-                        log::warn!("{detail}");
+                        tracing::warn!("{detail}");
                     }
                     let event = self.stamp.agent("agent.degraded", Some(detail));
                     self.send(event)?;
@@ -178,7 +178,7 @@ impl Outputs {
         if self.journal.is_none() {
             return Err(error).context(WHAT);
         }
-        log::warn!("{WHAT}: {error}; events go to the journal alone");
+        tracing::warn!("{WHAT}: {error}; events go to the journal alone");
         let degraded = self
             .stamp
             .agent("agent.degraded", Some(format!("{WHAT}: {error}")));
@@ -196,7 +196,7 @@ impl Outputs {
         self.hub.close();
         let lost = self.printer.map_or(self.unprinted, Printer::finish);
         if lost > 0 {
-            log::warn!("{lost} events were not printed: standard output was not read in time");
+            tracing::warn!("{lost} events were not printed: standard output was not read in time");
         }
         match self.broken {
             Some(why) => Err(anyhow::anyhow!(why)),
