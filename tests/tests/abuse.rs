@@ -2,7 +2,6 @@
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -247,9 +246,7 @@ fn only_root_and_the_group_may_look_and_only_operators_may_act() {
 fn others_than_this_machines_users_see_metrics_and_health_and_nothing_else() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    // A port that was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let address = free.expect("an address").to_string();
+    let address = api::free_address();
     let config = Config::new("no-such-comm", "no-such-parent", &scratch.path("state"))
         .served(&scratch, &format!("[metrics]\nlisten = {address:?}"));
     let agent = Agent::run(&config, &scratch);
