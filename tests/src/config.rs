@@ -23,7 +23,7 @@ pub struct Config {
 struct Rule {
     comm: String,
     parent: String,
-    stalled_for: String,
+    trigger: String,
     action: String,
     grace: String,
     mode: Option<String>,
@@ -48,7 +48,7 @@ impl Config {
             rule: Rule {
                 comm: comm.to_owned(),
                 parent: parent.to_owned(),
-                stalled_for: "2s".to_owned(),
+                trigger: "stalled_for = \"2s\"".to_owned(),
                 action: "kill".to_owned(),
                 grace: "5s".to_owned(),
                 mode: None,
@@ -82,7 +82,14 @@ impl Config {
     /// Sets `stalled_for`.
     #[must_use]
     pub fn stalled_for(mut self, duration: &str) -> Self {
-        duration.clone_into(&mut self.rule.stalled_for);
+        self.rule.trigger = format!("stalled_for = {duration:?}");
+        self
+    }
+
+    /// Sets `stalled_share` instead of `stalled_for`.
+    #[must_use]
+    pub fn stalled_share(mut self, share: &str, over: &str) -> Self {
+        self.rule.trigger = format!("stalled_share = {{ share = {share:?}, over = {over:?} }}");
         self
     }
 
@@ -159,7 +166,7 @@ impl Config {
         let Rule {
             comm,
             parent,
-            stalled_for,
+            trigger,
             action,
             grace,
             mode,
@@ -175,7 +182,7 @@ impl Config {
              [[rule]]\n\
              name = \"the-rule\"\n\
              match = {{ comm = {comm:?}, parent = {parent:?}{more} }}\n\
-             stalled_for = {stalled_for:?}\n\
+             {trigger}\n\
              action = {action:?}\n\
              grace = {grace:?}\n"
         );

@@ -36,6 +36,8 @@ impl Channel {
     }
 }
 
+const PAGE: usize = 4096;
+
 /// A crowd to be started.
 #[derive(Debug)]
 pub struct Plan {
@@ -44,6 +46,7 @@ pub struct Plan {
     healthy: usize,
     channel: Channel,
     every: Duration,
+    one_page: bool,
     name: String,
     writer_name: String,
     write: Vec<String>,
@@ -74,6 +77,7 @@ impl Plan {
             healthy: 0,
             channel: Channel::Pipe,
             every: Duration::from_millis(50),
+            one_page: false,
             name: names::unique("par"),
             writer_name: names::unique("wri"),
             write: Vec::new(),
@@ -102,6 +106,18 @@ impl Plan {
             every,
             ..self
         }
+    }
+
+    /// Plans a writer that is blocked but for `pause` in each `period`: its pipe holds one page,
+    /// which is taken whole once a period, and after each page that it writes it sleeps.
+    pub fn crawling(period: Duration, pause: Duration) -> Self {
+        let pause = format!("{}ms", pause.as_millis());
+        let plan = Self {
+            one_page: true,
+            ..Self::stuck(0)
+        };
+        plan.and_trickled(1, period)
+            .writing(&["--chunk", &PAGE.to_string(), "--pause", &pause])
     }
 
     /// Sets the writers' comm, for rules that match several crowds.
@@ -160,6 +176,9 @@ impl Plan {
         ]);
         command.args(["--trickled", &self.trickled.to_string()]);
         command.args(["--every", &format!("{}ms", self.every.as_millis())]);
+        if self.one_page {
+            command.args(["--one-page", "--trickle", &PAGE.to_string()]);
+        }
         command
             .arg("--")
             .args(&self.write)

@@ -58,7 +58,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     policy.protect.pids = ancestry();
 
-    let options = args.kernel.options(observe.filter);
+    let mut options = args.kernel.options(observe.filter);
+    options.count_blocked = !policy.windows().is_empty();
     let mut kernel = Kernel::tracer(&options, policy.smallest_threshold())?;
     let (_, observer) = kernel.look()?;
     let unsupported = if cfg!(target_arch = "aarch64") {

@@ -48,6 +48,7 @@ pub(super) struct RawRule {
     #[serde(rename = "match")]
     pub(super) matches: Option<Spanned<RawMatch>>,
     pub(super) stalled_for: Option<Text>,
+    pub(super) stalled_share: Option<Spanned<RawShare>>,
     pub(super) action: Option<Text>,
     pub(super) grace: Option<Text>,
     pub(super) mode: Option<Text>,
@@ -61,6 +62,13 @@ pub(super) struct RawRule {
     pub(super) unless_cpu_pressure_over: Option<Text>,
     pub(super) pre_kill: Option<Spanned<Vec<Text>>>,
     pub(super) pre_kill_timeout: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawShare {
+    pub(super) share: Option<Text>,
+    pub(super) over: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -90,6 +90,7 @@ impl Life {
             syscall: WriteSyscall::Write,
             stream: Some(Stream::Stdout),
             queued: Some(219_264 - drained % 16 * 4096),
+            counted: None,
             comm: "ffmpeg".to_owned(),
             thread: "mux0:mp4".to_owned(),
         }

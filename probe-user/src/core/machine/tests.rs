@@ -314,7 +314,7 @@ fn an_idle_observer_looks_once_per_smallest_threshold() {
 
 #[test]
 fn a_writer_that_wakes_after_a_long_stall_is_looked_for_at_once() {
-    let mut world = with_a_stuck_writer(world_with(|rule| rule.stalled_for = seconds(60.0)));
+    let mut world = with_a_stuck_writer(world_with(|rule| rule.stalled_for = Some(seconds(60.0))));
     world.run(seconds(2.0));
     world.happen(7, Happening::Leave);
     let writer = world.tasks[&7].writer;
@@ -371,7 +371,7 @@ fn a_writer_whose_parent_is_gone_is_asked_about_anew() {
 
 #[test]
 fn what_may_have_been_draining_before_the_start_is_watched_for_all_of_the_rules_time() {
-    let mut world = world_with(|rule| rule.stalled_for = seconds(20.0));
+    let mut world = world_with(|rule| rule.stalled_for = Some(seconds(20.0)));
     for (pid, taken_from) in [(7, false), (8, true)] {
         world.spawn(pid, "ffmpeg");
         world.block_before_start(pid, seconds(600.0));

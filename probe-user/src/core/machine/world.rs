@@ -31,7 +31,8 @@ pub(super) fn rule() -> Rule {
             comm: Some(Pattern::parse("ffmpeg*").unwrap()),
             ..Match::default()
         },
-        stalled_for: seconds(3.0),
+        stalled_for: Some(seconds(3.0)),
+        stalled_share: None,
         action: Action::Kill,
         grace: seconds(1.0),
         mode: Mode::Enforce,
@@ -424,6 +425,7 @@ impl World {
                     syscall: WriteSyscall::Write,
                     stream: Some(stream),
                     queued: Some(65_536),
+                    counted: None,
                     comm: comm.to_owned(),
                     thread: comm.to_owned(),
                 })
