@@ -6,10 +6,15 @@
 //! next is due at the first moment at which anything could cross a threshold.
 
 mod admission;
+mod case;
 mod effect;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod share_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -21,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use self::case::{Case, Fate};
 pub use self::effect::{Effect, Note, Opened, Sent, Settings};
 use super::{
     kill::{Kill, KillId, Step},
@@ -45,45 +51,6 @@ const TAKEN: &str = "the reader took something";
 
 /// Looks caused by wake-ups keep this distance.
 const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
-
-/// How far a decision about a stall has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Fate {
-    /// There is none.
-    #[default]
-    Open,
-    /// The rule wants the process ended, and its pace decides when.
-    Wanted,
-    /// What is to be done is done, or under way.
-    Decided,
-}
-
-/// What has been done about a stall.
-#[derive(Debug, Default)]
-struct Case {
-    /// The first rule that matches, by its place; known once the facts are.
-    rule: Option<usize>,
-    reported: bool,
-    fate: Fate,
-    /// When the rule's condition was first met.
-    crossed: Option<Mono>,
-    /// Not to be asked for again before this.
-    hold: Option<Mono>,
-    /// Why it had to wait so far, as has been said.
-    said: Vec<Skipped>,
-}
-
-impl Case {
-    /// Lets it wait; returns whether that reason has been given before.
-    fn hold_until(&mut self, reason: Skipped, until: Mono) -> bool {
-        self.hold = Some(until);
-        let said = self.said.contains(&reason);
-        if !said {
-            self.said.push(reason);
-        }
-        said
-    }
-}
 
 /// See the module.
 #[derive(Debug)]

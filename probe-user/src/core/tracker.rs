@@ -4,6 +4,9 @@
 //! reader took nothing in between, and the stall goes on whatever woke the writer;
 //! changed, the old stall is over and a new one begins. The tracker knows no rules.
 
+#[cfg(test)]
+mod naive_tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

@@ -67,7 +67,10 @@ impl Machine {
             self.pacer.take_back(ticket);
         }
         self.next_stall = None;
-        let case = self.cases.entry(kill.stall.id).or_default();
+        let Some(case) = self.cases.get_mut(&kill.stall.id) else {
+            // The stall has ended meanwhile.
+            return;
+        };
         case.fate = Fate::Wanted;
         let said = case.hold_until(Skipped::Unsupported, now.after(RETRY));
         if !said {
