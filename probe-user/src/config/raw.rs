@@ -226,6 +226,9 @@ fn wrong_type(key: &str, message: &str) -> String {
         {
             DURATION
         }
+        (key, "a table") if key.ends_with(".stalled_share") => {
+            "a table such as { share = \"80%\", over = \"5m\" }"
+        }
         (_, "a boolean") => "true or false",
         (_, other) => other,
     };

@@ -1,6 +1,6 @@
 //! What must hold whatever happens, over thousands of schedules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -9,10 +9,11 @@ use super::{
     *,
 };
 use crate::core::{
+    model::WriterId,
     pace::{Cooldown, GroupBy, Limits, Pace, Rate},
     policy::WATCH_BEFORE_KILL,
     report::{KillReport, Signal},
-    rule::{Match, Mode, Policy, Rule},
+    rule::{Hook, Match, Mode, Policy, Rule},
     share::StalledShare,
 };
 
@@ -181,8 +182,8 @@ impl World {
 }
 
 /// The first signals to each process, in order.
-fn first_signals(world: &World) -> Vec<(Mono, WriterIdKey)> {
-    let mut seen = std::collections::BTreeSet::new();
+fn first_signals(world: &World) -> Vec<(Mono, WriterId)> {
+    let mut seen = BTreeSet::new();
     world
         .signals
         .iter()
@@ -190,8 +191,6 @@ fn first_signals(world: &World) -> Vec<(Mono, WriterIdKey)> {
         .map(|(when, writer, _)| (*when, *writer))
         .collect()
 }
-
-type WriterIdKey = crate::core::model::WriterId;
 
 /// At most `count` in any window that begins with one of them.
 fn check_rate(times: &[Mono], rate: Rate) -> Result<(), TestCaseError> {
@@ -231,7 +230,7 @@ prop_compose! {
             lasts: Duration::from_secs(lasts),
         });
         let pace = Pace { pile_up, leave, budget, cooldown, ..Pace::default() };
-        let pre_kill = hooked.then(|| crate::core::rule::Hook {
+        let pre_kill = hooked.then(|| Hook {
             command: vec!["true".into()],
             timeout: seconds(5.0),
         });
@@ -298,7 +297,7 @@ proptest! {
             let task = world.spawn(pid, COMMS[pid as usize % COMMS.len()]);
             task.ppid = *parent;
         }
-        let mut who: BTreeMap<WriterIdKey, (u32, &str)> = BTreeMap::new();
+        let mut who: BTreeMap<WriterId, (u32, &str)> = BTreeMap::new();
         for (wait, pid, event) in events {
             world.run(Duration::from_millis(wait));
             // Hooks end when they end.
@@ -341,12 +340,12 @@ proptest! {
         if let Some(most) = limits.max_distinct {
             for (start, _) in &firsts {
                 let within = firsts.iter().filter(|(when, _)| when >= start && when.since(*start) < most.per);
-                let programs: std::collections::BTreeSet<_> = within.map(|(_, writer)| who[writer].1).collect();
+                let programs: BTreeSet<_> = within.map(|(_, writer)| who[writer].1).collect();
                 prop_assert!(programs.len() <= most.count, "{programs:?}");
             }
         }
         // No reason to wait is said twice of a stall.
-        let mut said = std::collections::BTreeSet::new();
+        let mut said = BTreeSet::new();
         for (_, report) in &world.reports {
             if let Report::Kill(s, _, KillReport::Skipped(why, _)) = report
                 && matches!(why, Skipped::Budget | Skipped::Cooldown | Skipped::BlastRadius | Skipped::Unsupported)

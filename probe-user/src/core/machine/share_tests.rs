@@ -7,7 +7,7 @@ use super::{
 use crate::core::{
     model::Stream,
     report::Signal,
-    rule::{Action, Mode, Pattern, Policy, Protect, Rule},
+    rule::{Action, Hook, Mode, Pattern, Policy, Protect, Rule},
     share::StalledShare,
 };
 
@@ -191,7 +191,7 @@ fn another_program_and_another_process_are_counted_anew() {
 
 #[test]
 fn a_writer_that_comes_to_rest_before_its_turn_is_spared() {
-    let hook = crate::core::rule::Hook {
+    let hook = Hook {
         command: vec!["true".into()],
         timeout: seconds(60.0),
     };

@@ -234,7 +234,7 @@ prop_compose! {
         (entered, token_since, ran) in (ago(), ago(), ago()),
         untouched in any::<bool>(),
         exec in prop::sample::select(vec![0, 0, 0, 0, 0, 1]),
-    ) -> (Sighting, [Option<u64>; 3]) {
+    ) -> Aged {
         let sighting = Sighting {
             writer: writer(number),
             at: Mono::default(),
@@ -259,8 +259,14 @@ prop_compose! {
     }
 }
 
-/// Looks and exits: (milliseconds after the one before, what).
-fn history() -> impl Strategy<Value = Vec<(u64, Result<(bool, Vec<(Sighting, [Option<u64>; 3])>), u32>)>> {
+/// A sighting, and how long ago it entered its write, its token was last changed, and it ran.
+type Aged = (Sighting, [Option<u64>; 3]);
+
+/// A look with or without the tracer, or the exit of a writer.
+type Step = Result<(bool, Vec<Aged>), u32>;
+
+/// Steps, each so many milliseconds after the one before.
+fn history() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let look = (prop::bool::weighted(0.8), prop::collection::vec(sighting(), 0..4)).prop_map(Ok);
     let what = prop_oneof![12 => look, 1 => (0..4_u32).prop_map(Err)];
     prop::collection::vec((0..120_u64, what), 1..40)

@@ -131,26 +131,7 @@ impl Task {
         }
         let is_progress = match (what, &mut self.blocked) {
             (Happening::Block, None) => {
-                self.blocked = Some(Blocked {
-                    since: now,
-                    drained: None,
-                    ran: now,
-                    token: fresh,
-                    traced: Some(Traced {
-                        entered: Some(now),
-                        token: fresh,
-                        token_since: now,
-                    }),
-                });
-                self.blocks.push((now, None));
-                let count = self.count.get_or_insert(Count {
-                    since: now,
-                    awake: Duration::ZERO,
-                    left: None,
-                });
-                if let Some(left) = count.left.take() {
-                    count.awake += now.since(left);
-                }
+                self.start_blocking(now, fresh);
                 true
             }
             (Happening::Drain, Some(blocked)) => {
@@ -224,10 +205,32 @@ impl Task {
         if is_progress {
             self.progressed = now;
         }
-        match what {
-            Happening::Exit { noted: true } if self.blocked.is_some() => Some(Note::Exited(self.writer)),
-            Happening::Wake { noted: true } => Some(Note::Woke(self.writer)),
-            _ => None,
+        if matches!(what, Happening::Exit { noted: true }) && self.blocked.is_some() {
+            return Some(Note::Exited(self.writer));
+        }
+        matches!(what, Happening::Wake { noted: true }).then_some(Note::Woke(self.writer))
+    }
+
+    fn start_blocking(&mut self, now: Mono, token: u64) {
+        self.blocked = Some(Blocked {
+            since: now,
+            drained: None,
+            ran: now,
+            token,
+            traced: Some(Traced {
+                entered: Some(now),
+                token,
+                token_since: now,
+            }),
+        });
+        self.blocks.push((now, None));
+        let count = self.count.get_or_insert(Count {
+            since: now,
+            awake: Duration::ZERO,
+            left: None,
+        });
+        if let Some(left) = count.left.take() {
+            count.awake += now.since(left);
         }
     }
 
