@@ -106,6 +106,11 @@ pub struct Writer {
     pub inode: u64,
     /// What is queued: bytes for pipes; for sockets the memory that it takes, bytes.
     pub queued: u64,
+    /// Since when the tracer has counted how long the thread is blocked on this channel,
+    /// `CLOCK_MONOTONIC`; 0 where it does not.
+    pub counted_since: u64,
+    /// How long it has been blocked since then, nanoseconds, up to `now`.
+    pub blocked_ns: u64,
     /// Device of the file system that holds the inode, as the kernel packs it.
     pub dev: u32,
     /// Real user of the thread.
@@ -150,9 +155,9 @@ pub struct Note {
 }
 
 const _: () = assert!(size_of::<ScanHeader>() == 32);
-const _: () = assert!(size_of::<Writer>() == 144);
+const _: () = assert!(size_of::<Writer>() == 160);
 const _: () = assert!(offset_of!(Writer, token) == 56);
-const _: () = assert!(offset_of!(Writer, comm) == 112);
+const _: () = assert!(offset_of!(Writer, comm) == 128);
 const _: () = assert!(size_of::<Note>() == 32);
 
 /// Why bytes are no record.
@@ -236,6 +241,8 @@ impl Writer {
             token: DrainToken([u64_at(b, token)?, u64_at(b, token + 8)?]),
             inode: u64_at(b, offset_of!(Self, inode))?,
             queued: u64_at(b, offset_of!(Self, queued))?,
+            counted_since: u64_at(b, offset_of!(Self, counted_since))?,
+            blocked_ns: u64_at(b, offset_of!(Self, blocked_ns))?,
             dev: u32_at(b, offset_of!(Self, dev))?,
             uid: u32_at(b, offset_of!(Self, uid))?,
             fd: u32_at(b, offset_of!(Self, fd))?,
@@ -337,7 +344,7 @@ mod tests {
         assert_eq!(w.start.to_ne_bytes(), [16, 17, 18, 19, 20, 21, 22, 23]);
         assert_eq!(w.channel_kind(), Some(ChannelKind::Unix));
         assert_eq!(w.write_syscall(), Some(WriteSyscall::Write));
-        assert_eq!((w.comm[0], w.thread[15]), (112, 143));
+        assert_eq!((w.comm[0], w.thread[15]), (128, 159));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::event::{HistogramView, Name, StallView};
+use crate::event::{HistogramView, Name, ShareView, StallView};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -122,10 +122,10 @@ pub enum Fate {
     Unknown,
     /// No rule matches.
     NoRule,
-    /// Its rule's condition is met so many seconds from now.
+    /// Its rule's condition is going to be met, if nothing changes.
     Due {
-        /// From now.
-        in_seconds: f64,
+        /// From now; null where the rule asks for a share of the time, which may be any moment.
+        in_seconds: Option<f64>,
         /// What the rule does then: `alert`, `term` or `kill`.
         action: Name,
         /// Whether it may: `dry-run` or `enforce`.
@@ -177,8 +177,10 @@ pub struct RuleState {
     pub action: Name,
     /// `dry-run` or `enforce`.
     pub mode: Name,
-    /// From which age.
-    pub stalled_for_seconds: f64,
+    /// From which age, if it asks for one.
+    pub stalled_for_seconds: Option<f64>,
+    /// From which share of the time, if it asks for one.
+    pub stalled_share: Option<ShareView>,
     /// What it does to whom, on one line.
     pub summary: String,
     /// Stalls that it decides about now.

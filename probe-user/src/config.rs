@@ -226,7 +226,8 @@ dir = "/var/lib/pipestall"
                         stream: Some(Stream::Stdout),
                         ..Match::default()
                     },
-                    stalled_for: Duration::from_mins(1),
+                    stalled_for: Some(Duration::from_mins(1)),
+                    stalled_share: None,
                     action: Action::Kill,
                     grace: Duration::from_secs(10),
                     mode: Mode::DryRun,
@@ -275,7 +276,8 @@ dir = "/var/lib/pipestall"
                     comm: Some(glob("*")),
                     ..Match::default()
                 },
-                stalled_for: Duration::from_secs(90),
+                stalled_for: Some(Duration::from_secs(90)),
+                stalled_share: None,
                 action: Action::Alert,
                 grace: Duration::from_secs(10),
                 mode: Mode::DryRun,
@@ -322,7 +324,7 @@ dir = '/srv/pipestall'
         assert_eq!((rule.action, rule.mode), (Action::Term, Mode::Enforce));
         assert_eq!(
             (rule.stalled_for, rule.grace),
-            (Duration::from_hours(1), Duration::from_hours(1))
+            (Some(Duration::from_hours(1)), Duration::from_hours(1))
         );
         assert!(rule.allow_stderr_kill);
         assert_eq!(config.state.dir, Path::new("/srv/pipestall"));

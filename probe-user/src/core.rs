@@ -20,4 +20,5 @@ pub mod policy;
 pub mod protect;
 pub mod report;
 pub mod rule;
+pub mod share;
 pub mod tracker;

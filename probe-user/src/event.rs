@@ -13,6 +13,7 @@ use crate::{
     core::{
         model::{Bound, Facts, Mono, Stall, Stream, channel_name},
         report::{KillReport, Report, RuleRef, Snapshot},
+        share::StalledShare,
     },
 };
 
@@ -75,9 +76,45 @@ pub struct Event {
     /// The age from which it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stalled_for_seconds: Option<f64>,
+    /// The share of the time from which it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalled_share: Option<ShareView>,
     /// What only some events carry.
     #[serde(flatten)]
     pub what: What,
+}
+
+/// A rule's share of the time, and what of it a writer has come to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ShareView {
+    /// From 0 to 1.
+    pub share: f64,
+    /// Of a window of this length.
+    pub over_seconds: f64,
+    /// How much of the time the writer was blocked, at least; null where it is not known.
+    pub blocked: Option<f64>,
+}
+
+impl ShareView {
+    /// Shows a rule's share, and the stall's where it is known.
+    #[must_use]
+    pub fn new(limit: StalledShare, stall: Option<&Stall>) -> Self {
+        let window = |stall: &Stall| {
+            stall
+                .shares
+                .iter()
+                .find(|share| share.over == limit.over)
+                .copied()
+        };
+        let blocked = stall.and_then(window);
+        let three_digits = |share: f64| (share * 1e3).round() / 1e3;
+        Self {
+            share: three_digits(limit.share()),
+            over_seconds: clock::seconds(limit.over),
+            blocked: blocked
+                .map(|share| three_digits(share.blocked.as_secs_f64() / share.over.as_secs_f64())),
+        }
+    }
 }
 
 /// What only some events carry.
@@ -373,7 +410,10 @@ impl Stamp {
             rule: rule.map(|rule| rule.name.clone()),
             action: rule.map(|rule| rule.action.as_str().into()),
             mode: rule.map(|rule| rule.mode.as_str().into()),
-            stalled_for_seconds: rule.map(|rule| clock::seconds(rule.stalled_for)),
+            stalled_for_seconds: rule.and_then(|rule| rule.stalled_for).map(clock::seconds),
+            stalled_share: rule
+                .and_then(|rule| rule.stalled_share)
+                .map(|limit| ShareView::new(limit, snapshot.map(|snapshot| &snapshot.stall))),
             what,
         }
     }
@@ -452,6 +492,15 @@ impl Event {
             if let Some(value) = value {
                 let _ = write!(line, " {name}={value}");
             }
+        }
+        if let Some(ShareView {
+            blocked: Some(blocked),
+            over_seconds,
+            ..
+        }) = self.stalled_share
+        {
+            let over = crate::cli::text::age(Duration::from_secs_f64(over_seconds));
+            let _ = write!(line, " blocked={:.0}%/{over}", blocked * 100.0);
         }
         if let Some(took) = self.what.took_ms {
             let _ = write!(line, " took={took}ms");

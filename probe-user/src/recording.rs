@@ -40,7 +40,7 @@ use crate::core::{
 const MAGIC: [u8; 8] = *b"\x89PST\r\n\x1a\n";
 
 /// Goes up with each addition to `wire`; a reader takes all up to its own.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// No frame is longer: a length above it is damage.
 const MAX_BODY: u32 = 64 << 20;

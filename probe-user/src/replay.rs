@@ -49,6 +49,8 @@ pub struct Survey {
     pub span: Option<(Mono, Mono)>,
     /// What could not be read.
     pub loss: Option<Loss>,
+    /// Whether it tells how long writers were blocked across their writes.
+    pub counts: bool,
     clocks: Vec<Clocks>,
 }
 
@@ -65,6 +67,7 @@ impl Survey {
             writers: 0,
             span: None,
             loss: None,
+            counts: false,
         };
         let mut writers = BTreeSet::new();
         for frame in recording.by_ref() {
@@ -72,6 +75,7 @@ impl Survey {
                 Frame::Look(look) => {
                     survey.looks += 1;
                     survey.span = Some((survey.span.map_or(look.at, |(first, _)| first), look.at));
+                    survey.counts |= look.sightings.iter().any(|sighting| sighting.counted.is_some());
                     writers.extend(look.sightings.iter().map(|sighting| sighting.writer));
                 }
                 Frame::Facts(writer, facts) => {

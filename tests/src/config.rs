@@ -25,7 +25,7 @@ pub struct Config {
 struct Rule {
     comm: String,
     parent: String,
-    stalled_for: String,
+    trigger: String,
     action: String,
     grace: String,
     mode: Option<String>,
@@ -50,7 +50,7 @@ impl Config {
             rule: Rule {
                 comm: comm.to_owned(),
                 parent: parent.to_owned(),
-                stalled_for: "2s".to_owned(),
+                trigger: "stalled_for = \"2s\"".to_owned(),
                 action: "kill".to_owned(),
                 grace: "5s".to_owned(),
                 mode: None,
@@ -86,7 +86,14 @@ impl Config {
     /// Sets `stalled_for`.
     #[must_use]
     pub fn stalled_for(mut self, duration: &str) -> Self {
-        duration.clone_into(&mut self.rule.stalled_for);
+        self.rule.trigger = format!("stalled_for = {duration:?}");
+        self
+    }
+
+    /// Sets `stalled_share` instead of `stalled_for`.
+    #[must_use]
+    pub fn stalled_share(mut self, share: &str, over: &str) -> Self {
+        self.rule.trigger = format!("stalled_share = {{ share = {share:?}, over = {over:?} }}");
         self
     }
 
@@ -185,7 +192,7 @@ impl Config {
         let Rule {
             comm,
             parent,
-            stalled_for,
+            trigger,
             action,
             grace,
             mode,
@@ -201,7 +208,7 @@ impl Config {
              [[rule]]\n\
              name = \"the-rule\"\n\
              match = {{ comm = {comm:?}, parent = {parent:?}{more} }}\n\
-             stalled_for = {stalled_for:?}\n\
+             {trigger}\n\
              action = {action:?}\n\
              grace = {grace:?}\n"
         );

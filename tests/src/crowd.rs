@@ -54,6 +54,8 @@ pub const WAYS_TO_WRITE: [(Channel, &str); 14] = [
     (Channel::Unix, "sendfile"),
 ];
 
+const PAGE: usize = 4096;
+
 /// A crowd to be started.
 #[derive(Debug)]
 pub struct Plan {
@@ -62,6 +64,7 @@ pub struct Plan {
     healthy: usize,
     channel: Channel,
     every: Duration,
+    one_page: bool,
     name: String,
     writer_name: String,
     write: Vec<String>,
@@ -92,6 +95,7 @@ impl Plan {
             healthy: 0,
             channel: Channel::Pipe,
             every: Duration::from_millis(50),
+            one_page: false,
             name: names::unique("par"),
             writer_name: names::unique("wri"),
             write: Vec::new(),
@@ -120,6 +124,18 @@ impl Plan {
             every,
             ..self
         }
+    }
+
+    /// Plans a writer that is blocked but for `pause` in each `period`: its pipe holds one page,
+    /// which is taken whole once a period, and after each page that it writes it sleeps.
+    pub fn crawling(period: Duration, pause: Duration) -> Self {
+        let pause = format!("{}ms", pause.as_millis());
+        let plan = Self {
+            one_page: true,
+            ..Self::stuck(0)
+        };
+        plan.and_trickled(1, period)
+            .writing(&["--chunk", &PAGE.to_string(), "--pause", &pause])
     }
 
     /// Sets the writers' comm, for rules that match several crowds.
@@ -178,6 +194,9 @@ impl Plan {
         ]);
         command.args(["--trickled", &self.trickled.to_string()]);
         command.args(["--every", &format!("{}ms", self.every.as_millis())]);
+        if self.one_page {
+            command.args(["--one-page", "--trickle", &PAGE.to_string()]);
+        }
         command
             .arg("--")
             .args(&self.write)

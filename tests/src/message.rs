@@ -79,6 +79,8 @@ pub struct Event {
     pub detail: Option<String>,
     /// The signal of `kill.sent`.
     pub signal: Option<String>,
+    /// The share that the rule asks for, and what was measured of it.
+    pub stalled_share: Option<Share>,
     /// How long a kill took, for `kill.confirmed`.
     pub took_ms: Option<f64>,
     /// How long it took from the rule's threshold on, for `kill.confirmed`.
@@ -114,6 +116,17 @@ impl Event {
             .unwrap_or_else(|| panic!("{} carries no stall", self.kind))
             .age_seconds
     }
+}
+
+/// A share of the time.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Share {
+    /// What the rule asks for.
+    pub share: f64,
+    /// The window.
+    pub over_seconds: f64,
+    /// How much of it the writer was blocked, at least.
+    pub blocked: Option<f64>,
 }
 
 /// How often writers were blocked for how long.

@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -62,7 +63,14 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Does what CI does: format, lints, licences, tests
+    /// Fuzzes configurations and recordings, guided by coverage, for a bounded time
+    #[command(after_help = ABOUT_FUZZ)]
+    Fuzz {
+        /// How long for each of the two, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Does what CI does: format, lints, licences, tests, fuzzing
     Ci,
     /// Writes to stdout for ever: the demo's stand-in for ffmpeg
     #[command(hide = true)]
@@ -98,6 +106,11 @@ const ABOUT_TEST: &str = "\
 The last line is the sum: N passed, N failed, N skipped. Live tests that
 cannot run here (no root, no ffmpeg) say why and count as skipped.";
 
+const ABOUT_FUZZ: &str = "\
+libFuzzer, on the stable toolchain and without a sanitizer; takes a C++ compiler.
+It begins with the test fixtures, and keeps what it finds in target/fuzz/corpus.
+An input that fails is left in fuzz/crashes, to be committed with what mends it.";
+
 fn main() -> ExitCode {
     match perform(Task::parse()) {
         Ok(code) => code,
@@ -127,6 +140,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { with } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
+        Task::Fuzz { seconds } => fuzz::run(seconds)?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),
     }

@@ -76,7 +76,7 @@ fn prev_state(ctx: &BtfTracePointContext) -> TaskState {
 /// `sched_process_exit(task, …)` (include/trace/events/sched.h): every thread passes here.
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-    if tracer::follows_any() {
+    if tracer::follows_any() || tracer::counts_blocked() {
         tracer::exit(&ctx, Task::new(ctx.arg(0)));
     }
     0

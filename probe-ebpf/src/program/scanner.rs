@@ -13,7 +13,7 @@ use crate::{
     layout::{self, typed},
     output::{Output, Skip},
     task::Task,
-    tracer,
+    tracer::{self, Count},
 };
 
 /// `struct bpf_iter__task` (kernel/bpf/task_iter.c): two pointers on every kernel.
@@ -81,12 +81,16 @@ fn describe(task: Task) -> Result<Writer, Skip> {
     let now = unsafe { bpf_ktime_get_ns() };
     let pid = task.pid();
     let (mut entered, mut token_since) = (0, 0);
+    let mut count = Count::default();
     if layout::ADOPT.load() != 0 {
         match tracer::known(task, &output) {
             Some(entry) => {
                 entered = entry.entered;
                 if entry.token == token {
                     token_since = entry.token_since;
+                }
+                if tracer::counts_blocked() {
+                    count = tracer::blocked_time(pid, now).unwrap_or_default();
                 }
             }
             None => tracer::adopt(task, &output, token, now),
@@ -106,6 +110,8 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         token,
         inode: output.number,
         queued: output.queued(token)?,
+        counted_since: count.since,
+        blocked_ns: count.blocked,
         dev: output.dev,
         uid: task.uid(),
         fd: output.call.fd,

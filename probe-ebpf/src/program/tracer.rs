@@ -3,14 +3,15 @@
 //! For each one it keeps when the stay in the write began and since when the
 //! drain token is what it is. An entry lives from the first sleep in a write
 //! until the thread sleeps in something else, or exits; wake-ups in between
-//! (signals, tracers, spurious ones) change nothing that counts.
+//! (signals, tracers, spurious ones) change nothing that counts. How long the thread was
+//! blocked on the channel in all outlives the entry, where that is asked for.
 
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use aya_log_ebpf::debug;
 use probe_ebpf::{
@@ -19,7 +20,7 @@ use probe_ebpf::{
 };
 
 use crate::{
-    layout::NOTIFY_AFTER_NS,
+    layout::{COUNT_BLOCKED, NOTIFY_AFTER_NS},
     output::{Output, Skip},
     task::{Task, TaskState},
 };
@@ -34,6 +35,34 @@ enum Phase {
     Held,
     /// On a CPU, or waiting for one, since `Entry::since`.
     Awake,
+}
+
+/// How long a thread has been blocked on a channel, in nanoseconds, since a moment of
+/// `CLOCK_MONOTONIC`; whatever it did in between, it is one count.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Count {
+    pub(crate) since: u64,
+    pub(crate) blocked: u64,
+}
+
+impl Count {
+    const fn from(now: u64) -> Self {
+        Self {
+            since: now,
+            blocked: 0,
+        }
+    }
+}
+
+/// What is kept of a thread that is not in a write: see [`Entry`] for the fields.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Past {
+    inode: u64,
+    start: u64,
+    exec: u64,
+    count: Count,
 }
 
 /// What is known of a followed thread. Times are `CLOCK_MONOTONIC`, in nanoseconds.
@@ -56,10 +85,16 @@ pub(crate) struct Entry {
     /// Start of the phase.
     since: u64,
     phase: Phase,
+    /// Intervals that are over.
+    count: Count,
 }
 
 #[map]
 static TRACKED: HashMap<u32, Entry> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// Threads that may come back to their channel. One that is pushed out is counted anew.
+#[map]
+static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(MAX_TRACKED, 0);
 
 /// Blocked intervals by [`histogram::slot`].
 #[map]
@@ -93,6 +128,12 @@ pub(crate) fn follows_any() -> bool {
     unsafe { (&raw const FOLLOWED).read_volatile() != 0 }
 }
 
+/// Whether blocked time is counted across writes.
+#[inline(always)]
+pub(crate) fn counts_blocked() -> bool {
+    COUNT_BLOCKED.load() != 0
+}
+
 /// A watched task goes to sleep of its own accord, or is stopped.
 #[inline(always)]
 pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) {
@@ -111,7 +152,7 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
         Err(Skip::NotFull) => progressed(task.pid()),
         Err(Skip::Fault) => {}
         Err(skip) => {
-            if follows_any() && forget(task.pid()) {
+            if follows_any() && leave(task.pid()) {
                 debug!(ctx, "{} left its write: {}", task.pid(), skip.as_str());
             }
         }
@@ -147,12 +188,16 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
     // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
     let entry = unsafe { &mut *entry };
     let now = now();
-    match entry.phase {
-        Phase::Awake => return,
-        Phase::Held => {}
-        Phase::Blocked => count_interval(now.saturating_sub(entry.since)),
+    let was = entry.phase;
+    if was == Phase::Awake {
+        return;
     }
-    entry.phase = Phase::Awake;
+    entry.set_phase(Phase::Awake);
+    if was == Phase::Blocked {
+        let interval = now.saturating_sub(entry.since);
+        count_interval(interval);
+        entry.add(interval);
+    }
     entry.since = now;
     if now.saturating_sub(entry.token_since) >= NOTIFY_AFTER_NS.load() {
         note(KIND_WOKE, task, now);
@@ -183,7 +228,22 @@ impl Entry {
             weight,
             since: now,
             phase: Phase::Blocked,
+            count: Count::from(now),
         }
+    }
+
+    /// In this order for [`blocked_time`]: an interval that is over is never counted twice.
+    #[inline(always)]
+    fn set_phase(&mut self, phase: Phase) {
+        // SAFETY: a field of a live value.
+        unsafe { (&raw mut self.phase).write_volatile(phase) };
+    }
+
+    #[inline(always)]
+    fn add(&mut self, interval: u64) {
+        let blocked = &raw mut self.count.blocked;
+        // SAFETY: a field of a live value.
+        unsafe { blocked.write_volatile(blocked.read_volatile().wrapping_add(interval)) };
     }
 
     /// Whether the entry is about this thread of this program on this channel.
@@ -207,7 +267,11 @@ impl Entry {
 /// A thread exits.
 #[inline(always)]
 pub(crate) fn exit<C: EbpfContext>(ctx: &C, task: Task) {
-    if forget(task.pid()) {
+    let pid = task.pid();
+    if counts_blocked() {
+        let _ = PAST.remove(pid);
+    }
+    if forget(pid) {
         note(KIND_EXITED, task, now());
         debug!(ctx, "{} exited", task.pid());
     }
@@ -220,6 +284,66 @@ pub(crate) fn known(task: Task, output: &Output) -> Option<Entry> {
     // and userspace compares the token that goes with them.
     let entry = unsafe { TRACKED.get(task.pid()) }?;
     entry.is_of(task, output).then_some(*entry)
+}
+
+/// How long a thread that is blocked has been so; nothing if it is about to wake up.
+#[inline(always)]
+pub(crate) fn blocked_time(pid: u32, now: u64) -> Option<Count> {
+    let entry = TRACKED.get_ptr(pid)?;
+    // SAFETY: a non-null map value, of which its thread's CPU may change fields meanwhile; each
+    // is an aligned word, and the phase is compared as a number.
+    let (before, phase, since, start, after) = unsafe {
+        let blocked = &raw const (*entry).count.blocked;
+        (
+            blocked.read_volatile(),
+            (&raw const (*entry).phase).cast::<u64>().read_volatile(),
+            (&raw const (*entry).since).read_volatile(),
+            (&raw const (*entry).count.since).read_volatile(),
+            blocked.read_volatile(),
+        )
+    };
+    (phase == Phase::Blocked as u64 && before == after).then(|| Count {
+        since: start,
+        blocked: before.wrapping_add(now.saturating_sub(since)),
+    })
+}
+
+/// What was counted before of a thread that is back on its channel.
+#[inline(always)]
+fn recall(task: Task, output: &Output, now: u64) -> Count {
+    if counts_blocked() {
+        // SAFETY: only the thread's own switches, and its exit, write to its value.
+        if let Some(past) = unsafe { PAST.get(task.pid()) } {
+            let leader = task.leader();
+            let is_same = past.inode == output.inode
+                && past.start == leader.start()
+                && past.exec == u64::from(leader.exec_id());
+            if is_same {
+                return past.count;
+            }
+        }
+    }
+    Count::from(now)
+}
+
+/// A thread sleeps in something else than its write.
+#[inline(always)]
+fn leave(pid: u32) -> bool {
+    if counts_blocked()
+        && let Some(entry) = TRACKED.get_ptr(pid)
+    {
+        // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
+        let entry = unsafe { &*entry };
+        let past = Past {
+            inode: entry.inode,
+            start: entry.start,
+            exec: entry.exec,
+            count: entry.count,
+        };
+        // Without it, the thread is counted anew when it comes back.
+        let _ = PAST.insert(pid, past, 0);
+    }
+    forget(pid)
 }
 
 /// Follows a writer that a scan found asleep since before the tracer could see it.
@@ -240,21 +364,26 @@ fn blocked<C: EbpfContext>(ctx: &C, task: Task, sample: &Sample) {
         weight,
     } = sample;
     let Some(entry) = TRACKED.get_ptr_mut(pid) else {
-        insert(pid, &Entry::new(task, output, *token, *weight, now, now));
+        let new = Entry::new(task, output, *token, *weight, now, now);
+        let count = recall(task, output, now);
+        insert(pid, &Entry { count, ..new });
         debug!(ctx, "{} blocked", pid);
         return;
     };
     // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
     let entry = unsafe { &mut *entry };
     let away = entry.phase == Phase::Awake && now.saturating_sub(entry.since) > RESUME_WINDOW_NS;
-    if away || !entry.is_of(task, output) {
-        *entry = Entry::new(task, output, *token, *weight, now, now);
+    let is_same = entry.is_of(task, output);
+    if away || !is_same {
+        let new = Entry::new(task, output, *token, *weight, now, now);
+        let count = if is_same { entry.count } else { new.count };
+        *entry = Entry { count, ..new };
         debug!(ctx, "{} blocked anew", pid);
         return;
     }
     entry.look(*token, *weight, now);
     entry.since = now;
-    entry.phase = Phase::Blocked;
+    entry.set_phase(Phase::Blocked);
 }
 
 /// The channel of a followed thread has room.

@@ -20,7 +20,7 @@ use crate::{
         model::Mono,
         rule::{Mode, Policy},
     },
-    event::{HistogramView, Name, rfc3339, stall_name},
+    event::{HistogramView, Name, ShareView, rfc3339, stall_name},
     probe::{kernel::Kernel, process::ancestry},
 };
 
@@ -279,7 +279,8 @@ impl Agent {
                     name: rule.name.clone(),
                     action: rule.action.as_str().into(),
                     mode: rule.mode.as_str().into(),
-                    stalled_for_seconds: clock::seconds(rule.stalled_for),
+                    stalled_for_seconds: rule.stalled_for.map(clock::seconds),
+                    stalled_share: rule.stalled_share.map(|limit| ShareView::new(limit, None)),
                     summary: summary::rule(rule),
                     matching: own.clone().count() as u64,
                     held: own.filter(held).count() as u64,

@@ -2,8 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use probe_ebpf::pattern::CommFilter;
-
 use super::journal::Keep;
 use crate::{
     config::{Api, Config, Metrics, State},
@@ -43,24 +41,32 @@ impl Origin {
     /// What is wrong with the file, or why the kernel side cannot be loaded.
     pub fn load(&self) -> Result<Fresh, String> {
         let config = Config::load(&self.path).map_err(|error| error.to_string())?;
-        let filter: CommFilter = config.observe.filter;
+        let options = self.options_for(&config);
         let notify_after = config.policy.smallest_threshold();
-        let kernel = if filter == self.options.filter && notify_after == self.notify_after {
+        let is_the_same = options.filter == self.options.filter
+            && options.count_blocked == self.options.count_blocked
+            && notify_after == self.notify_after;
+        let kernel = if is_the_same {
             None
         } else {
-            let options = Options {
-                filter,
-                ..self.options.clone()
-            };
             let loaded = super::privilege::while_loading(|| Kernel::tracer(&options, notify_after));
             Some(loaded.map_err(|error| error.to_string())?)
         };
         Ok(Fresh { config, kernel })
     }
 
+    /// How the kernel side is loaded for a configuration.
+    fn options_for(&self, config: &Config) -> Options {
+        Options {
+            filter: config.observe.filter,
+            count_blocked: !config.policy.windows().is_empty(),
+            ..self.options.clone()
+        }
+    }
+
     /// Takes a configuration for the one in force; says what of it takes a restart.
     pub fn adopt(&mut self, config: &Config) -> Vec<String> {
-        self.options.filter = config.observe.filter;
+        self.options = self.options_for(config);
         self.notify_after = config.policy.smallest_threshold();
         let mut restart = Vec::new();
         for (changed, key) in [

@@ -103,7 +103,7 @@ impl Row {
                         (action.as_str().into(), mode.as_str().into())
                     });
                 Fate::Due {
-                    in_seconds: clock::seconds(due.since(at)),
+                    in_seconds: (due < Mono::NEVER).then(|| clock::seconds(due.since(at))),
                     action,
                     mode,
                     unless: match verdict {

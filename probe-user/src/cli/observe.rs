@@ -58,6 +58,7 @@ impl KernelArgs {
         Options {
             btf: self.btf.clone(),
             filter,
+            count_blocked: false,
             kernel_log: self.kernel_log,
         }
     }

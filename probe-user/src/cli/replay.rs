@@ -47,6 +47,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        if !survey.counts && !config.policy.windows().is_empty() {
+            log::warn!(
+                "{name} does not tell how long writers were blocked; no rule acts by its stalled_share"
+            );
+        }
         replay::run(recording.clone(), &survey, &config.observe, &config.policy)
     };
     let first = outcome(&config);

@@ -71,7 +71,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     } = config;
     policy.protect.pids = ancestry();
 
-    let options = args.kernel.options(observe.filter);
+    let mut options = args.kernel.options(observe.filter);
+    options.count_blocked = !policy.windows().is_empty();
     let notify_after = policy.smallest_threshold();
     let mut kernel = Kernel::tracer(&options, notify_after)?;
     let (_, observer) = kernel.look()?;

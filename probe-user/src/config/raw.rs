@@ -50,6 +50,7 @@ pub(super) struct RawRule {
     #[serde(rename = "match")]
     pub(super) matches: Option<Spanned<RawMatch>>,
     pub(super) stalled_for: Option<Text>,
+    pub(super) stalled_share: Option<Spanned<RawShare>>,
     pub(super) action: Option<Text>,
     pub(super) grace: Option<Text>,
     pub(super) mode: Option<Text>,
@@ -63,6 +64,13 @@ pub(super) struct RawRule {
     pub(super) unless_cpu_pressure_over: Option<Text>,
     pub(super) pre_kill: Option<Spanned<Vec<Text>>>,
     pub(super) pre_kill_timeout: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawShare {
+    pub(super) share: Option<Text>,
+    pub(super) over: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -236,6 +244,9 @@ fn wrong_type(key: &str, message: &str) -> String {
             ) =>
         {
             DURATION
+        }
+        (key, "a table") if key.ends_with(".stalled_share") => {
+            "a table such as { share = \"80%\", over = \"5m\" }"
         }
         (_, "a boolean") => "true or false",
         (_, other) => other,

@@ -62,6 +62,15 @@ impl Config {
     }
 }
 
+/// When a rule acts: `60s`, `being blocked for over 80% of 5m`, or either.
+fn after(rule: &Rule) -> String {
+    let age = rule.stalled_for.map(human);
+    let share = rule
+        .stalled_share
+        .map(|share| format!("being blocked for over {share}"));
+    age.into_iter().chain(share).collect::<Vec<_>>().join(" or ")
+}
+
 /// `NAME: ACTION (MODE) COMMANDS on STREAM … after DURATION`, with only the conditions that are given.
 #[must_use]
 pub fn rule(rule: &Rule) -> String {
@@ -102,7 +111,7 @@ pub fn rule(rule: &Rule) -> String {
         .min_process_age
         .map(|age| format!(" older than {}", human(age)))
         .unwrap_or_default();
-    let after = human(rule.stalled_for);
+    let after = after(rule);
     format!(
         "{}: {action} {command}{stream}{channel}{conditions}{age} after {after}",
         rule.name

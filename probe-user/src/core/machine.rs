@@ -7,10 +7,15 @@
 
 mod admission;
 mod asked;
+mod case;
 mod effect;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod share_tests;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -23,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use self::case::{Case, Fate};
 pub use self::{
     asked::{Asked, Refusal},
     effect::{Effect, Note, Opened, Sent, Settings},
@@ -32,9 +38,9 @@ use super::{
     kill::{Kill, KillId, Step},
     model::{Facts, Look, Mono, Process, Stall, StallId},
     pace::Pacer,
-    policy::Verdict,
+    policy::{Trigger, Verdict},
     report::{Report, RuleRef, Skipped, Snapshot},
-    tracker::{Ended, MISSING_FOR, Tracker},
+    tracker::{Ended, Tracker},
 };
 
 /// A process is read about once its stall is this old, ahead of any decision.
@@ -46,45 +52,11 @@ const AFTER_WAKE: Duration = Duration::from_millis(20);
 /// What is said of a kill whose writer has moved on.
 const LEFT: &str = "it is not in the write any more";
 
+/// What is said of a kill whose writer's reader is alive.
+const TAKEN: &str = "the reader took something";
+
 /// Looks caused by wake-ups keep this distance.
 const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
-
-/// How far a decision about a stall has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Fate {
-    /// There is none.
-    #[default]
-    Open,
-    /// The rule wants the process ended, and its pace decides when.
-    Wanted,
-    /// What is to be done is done, or under way.
-    Decided,
-}
-
-/// What has been done about a stall.
-#[derive(Debug, Default)]
-struct Case {
-    /// The first rule that matches, by its place; known once the facts are.
-    rule: Option<usize>,
-    reported: bool,
-    fate: Fate,
-    /// Why it waits, and before when it is not to be asked for again.
-    hold: Option<(Skipped, Mono)>,
-    /// The reasons that have been given so far.
-    said: Vec<Skipped>,
-}
-
-impl Case {
-    /// Lets it wait; returns whether that reason has been given before.
-    fn hold_until(&mut self, reason: Skipped, until: Mono) -> bool {
-        self.hold = Some((reason, until));
-        let said = self.said.contains(&reason);
-        if !said {
-            self.said.push(reason);
-        }
-        said
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -115,13 +87,13 @@ impl Machine {
     #[must_use]
     pub fn new(settings: Settings, started: Mono) -> Self {
         let mut machine = Self {
-            settings,
-            tracker: Tracker::new(started),
+            tracker: Tracker::counting(started, settings.policy.windows()),
             cases: BTreeMap::new(),
             kills: BTreeMap::new(),
             targets: BTreeMap::new(),
             next_kill: 1,
             pacer: Pacer::default(),
+            settings,
             asking: BTreeSet::new(),
             effects: VecDeque::new(),
             look_queued: false,
@@ -198,6 +170,7 @@ impl Machine {
         for (stall, why) in self.tracker.observe(look) {
             self.stall_ended(stall, why, now);
         }
+        self.let_crawlers_go();
         self.move_kills_on(now);
         self.ask_about_the_unknown(true, now);
         self.judge_all(now);
@@ -257,7 +230,7 @@ impl Machine {
     /// The next moment at which a stall wants attention.
     fn next_moment(&self, stall: &Stall) -> Option<Mono> {
         if let Some(missing) = stall.missing {
-            return Some(missing.after(MISSING_FOR));
+            return Some(missing.after(stall.patience()));
         }
         let case = self.cases.get(&stall.id);
         let identify = case.is_none().then(|| self.identify_at(stall));
@@ -298,7 +271,8 @@ impl Machine {
         let policy = &self.settings.policy;
         for stall in self.tracker.stalls().filter(|stall| stall.missing.is_none()) {
             let known = self.cases.contains_key(&stall.id);
-            if self.identify_at(stall) > now || known && (stall.facts.is_some() || !again) {
+            let is_young = self.identify_at(stall) > now && !policy.may_crawl(stall);
+            if is_young || known && (stall.facts.is_some() || !again) {
                 continue;
             }
             let case = self.cases.entry(stall.id).or_default();
@@ -311,6 +285,21 @@ impl Machine {
                 }
             }
             self.next_stall = None;
+        }
+    }
+
+    /// Those that were blocked for most of the time and are not any more are as all others.
+    fn let_crawlers_go(&mut self) {
+        let rules = &self.settings.policy.rules;
+        let is_over = |stall: &&Stall| {
+            let rule = self.cases.get(&stall.id).and_then(|case| rules.get(case.rule?));
+            let share = rule.and_then(|rule| rule.stalled_share.zip(rule.blocked(stall)));
+            share.is_some_and(|(limit, blocked)| limit.is_over_with(blocked))
+        };
+        let crawlers = self.stalls().filter(|stall| stall.crawls.is_some());
+        let over: Vec<_> = crawlers.filter(is_over).map(|stall| stall.last.writer).collect();
+        for writer in over {
+            self.tracker.set_crawling(writer, None);
         }
     }
 
@@ -336,11 +325,8 @@ impl Machine {
             .cases
             .get(&stall.id)
             .and_then(|case| self.settings.policy.rules.get(case.rule?));
-        let crossing = rule.map(|rule| rule.crossing(stall));
-        crossing
-            .into_iter()
-            .chain([self.settings.policy.reporting(stall)])
-            .any(|moment| moment <= stall.last.at)
+        rule.is_some_and(|rule| rule.trigger(stall).is_some())
+            || self.settings.policy.reporting(stall) <= stall.last.at
     }
 
     /// Reports and decides what the last look saw of a stall whose facts are known.
@@ -354,8 +340,20 @@ impl Machine {
         if rule.is_none() {
             case.fate = Fate::Decided;
         }
-        let crossed = rule.filter(|rule| case.fate == Fate::Open && rule.crossing(stall) <= stall.last.at);
+        let trigger = rule
+            .filter(|_| case.fate == Fate::Open)
+            .and_then(|rule| rule.trigger(stall));
+        let crossed = rule.filter(|_| trigger.is_some());
         let verdict = crossed.map(|rule| rule.verdict(policy, stall));
+        if trigger.is_some() {
+            case.crossed.get_or_insert(stall.last.at);
+        }
+        if trigger == Some(Trigger::Share)
+            && let Some(share) = crossed.and_then(|rule| rule.stalled_share)
+        {
+            // What is said of it is said once, and not of each of its stalls.
+            self.tracker.set_crawling(stall.last.writer, Some(share.slack()));
+        }
         let old_enough = policy.reporting(stall) <= stall.last.at;
         let reference = rule.map(RuleRef::from);
 
@@ -394,7 +392,7 @@ impl Machine {
         let kill = target.filter(|id| self.kills.get(id).is_some_and(is_reason));
         match (kill, why) {
             (Some(id), Ended::Drained) => {
-                self.skip(id, Skipped::Progressed, Some("the reader took something"), now);
+                self.skip(id, Skipped::Progressed, Some(TAKEN), now);
             }
             (Some(id), Ended::Left) => self.skip(id, Skipped::Progressed, Some(LEFT), now),
             // The handle tells whether the process went with its thread.

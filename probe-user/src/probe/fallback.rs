@@ -87,6 +87,7 @@ fn writers_of(process: &ProcProcess, filter: &CommFilter, unix: &HashSet<u64>) -
             syscall,
             stream: stream_of(tgid, channel),
             queued,
+            counted: None,
             comm: stat.comm.clone(),
             thread: thread.comm,
         })

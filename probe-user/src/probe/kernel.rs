@@ -47,6 +47,8 @@ pub struct Options {
     pub btf: PathBuf,
     /// Which commands to look at.
     pub filter: CommFilter,
+    /// Whether the tracer counts how long each writer is blocked, across its writes.
+    pub count_blocked: bool,
     /// Whether the programs log what they see.
     pub kernel_log: bool,
 }

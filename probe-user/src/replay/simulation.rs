@@ -217,6 +217,7 @@ impl<'a> Simulation<'a> {
         if traced && began.is_some_and(|(entered, token)| entered.max(token) <= now) {
             return Some(Sighting {
                 at: now,
+                counted: None,
                 ..later.clone()
             });
         }
@@ -226,6 +227,7 @@ impl<'a> Simulation<'a> {
                 at: earlier.at.max(now),
                 token: DrainToken([u64::MAX, now.as_nanos()]),
                 token_since: None,
+                counted: None,
                 ..earlier.clone()
             }),
             _ => None,

@@ -153,6 +153,28 @@ fn a_reader_of_a_byte_now_and_then_is_never_planned() {
 }
 
 #[test]
+fn one_whose_reader_only_ever_takes_a_byte_is_planned_by_its_share() {
+    let plans = planned(&outcome("slow-reader.pst", "crawl.toml"));
+    assert_eq!(plans.len(), 1, "{plans:?}");
+    assert!(plans[0].1 < 60.0, "no stall of it is that old: {plans:?}");
+}
+
+#[test]
+fn what_an_older_pipestall_recorded_is_replayed_as_far_as_it_tells() {
+    let (old, new) = ("version-1.pst", "respawn-loop.pst");
+    assert_eq!(fs::read(fixture(old)).unwrap()[8], 1);
+    for config in [USUAL, STRICT] {
+        let plans = planned(&outcome(old, config));
+        assert_eq!(plans, planned(&outcome(new, config)));
+    }
+    let done = replay(old, "crawl.toml", &[]);
+    stdout(&done);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(said.contains("no rule acts by its stalled_share"), "{said}");
+    assert_eq!(planned(&outcome(old, "crawl.toml")), []);
+}
+
+#[test]
 fn each_child_of_a_respawn_loop_is_planned_and_heard_of_no_more() {
     let outcome = outcome("respawn-loop.pst", "brisk.toml");
 

@@ -9,8 +9,8 @@ use probe_user::{
     core::{
         machine::Note,
         model::{
-            Channel, ChannelKind, DrainToken, Facts, Look, Mono, Process, Sighting, Stream, WriteSyscall,
-            WriterId,
+            Channel, ChannelKind, Counted, DrainToken, Facts, Look, Mono, Process, Sighting, Stream,
+            WriteSyscall, WriterId,
         },
     },
     recording::{Clocks, Encoder, Frame, Header, steady::Steady},
@@ -90,6 +90,10 @@ impl Life {
             syscall: WriteSyscall::Write,
             stream: Some(Stream::Stdout),
             queued: Some(219_264 - drained % 16 * 4096),
+            counted: (is_traced || now > 0.0).then(|| Counted {
+                since: at(self.blocks.max(0.0)),
+                awake: Duration::ZERO,
+            }),
             comm: "ffmpeg".to_owned(),
             thread: "mux0:mp4".to_owned(),
         }

@@ -42,11 +42,16 @@ impl<'a> Check<'a> {
         let name = self.name(table, raw.name.as_ref());
         let matches = self.matches(table, raw.matches.as_ref(), observe);
         let stalled_for = match &raw.stalled_for {
-            Some(text) => duration(&table.value("stalled_for", text), text.get_ref(), STALLED_FOR),
+            Some(text) => duration(&table.value("stalled_for", text), text.get_ref(), STALLED_FOR).map(Some),
+            None if raw.stalled_share.is_some() => Ok(None),
             None => Err(table
                 .absent("stalled_for")
                 .problem("is missing; say how old a stall must be, such as stalled_for = \"60s\"")),
         };
+        let stalled_share = raw
+            .stalled_share
+            .as_ref()
+            .map(|given| self.stalled_share(&table.inner("stalled_share", given), given.get_ref()));
         let action = match &raw.action {
             Some(text) => {
                 let place = table.value("action", text);
@@ -97,6 +102,10 @@ impl<'a> Check<'a> {
             name: name?,
             matches: matches?,
             stalled_for: stalled_for?,
+            stalled_share: match stalled_share {
+                Some(share) => Some(share?),
+                None => None,
+            },
             action: action?,
             grace: grace?,
             mode: mode?,

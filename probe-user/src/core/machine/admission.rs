@@ -8,6 +8,7 @@ use crate::core::{
     kill::{Kill, KillId, Step},
     model::{Mono, StallId, WriterId},
     pace::{Admission, Group},
+    policy::Trigger,
     report::{Report, RuleRef, Signal, Skipped},
     rule::Mode,
 };
@@ -72,6 +73,10 @@ impl Machine {
                 // Dry-run has had it already, as if it were gone.
                 continue;
             }
+            if !being_ended && rule.trigger(stall).is_none() {
+                // One that crawls, and less than it did.
+                continue;
+            }
             counts.size += 1;
             if being_ended {
                 counts.under_way += 1;
@@ -102,6 +107,9 @@ impl Machine {
         if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
             return;
         }
+        let Some(trigger) = rule.trigger(&stall) else {
+            return;
+        };
         let reference = RuleRef::from(rule);
         if let Some(why) = self.settings.unsupported.filter(|_| rule.mode == Mode::Enforce) {
             case.fate = Fate::Decided;
@@ -116,7 +124,11 @@ impl Machine {
             return;
         }
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
-        let (grace, crossed, pre_kill) = (rule.grace, rule.crossing(&stall), rule.pre_kill.clone());
+        let (grace, pre_kill) = (rule.grace, rule.pre_kill.clone());
+        let crossed = match trigger {
+            Trigger::Age => rule.crossing(&stall),
+            Trigger::Share => case.crossed.unwrap_or(stall.last.at),
+        };
         match (admission, mode) {
             (
                 Admission::Hold {
@@ -150,11 +162,14 @@ impl Machine {
                     grace,
                     pre_kill,
                     hooked: None,
+                    trigger,
                     crossed,
                     step: Step::Opening,
                     ticket: Some(ticket),
                     first_signal: None,
                     last_signal: Signal::Term,
+                    unseen: None,
+                    again: None,
                 });
             }
         }

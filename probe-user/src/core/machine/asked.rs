@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Case, Fate, Machine, Settings};
+use super::{Fate, Machine, Settings};
 use crate::core::{
     kill::{Kill, Step},
     model::{Mono, StallId},
-    policy::{MANUAL, WATCH_BEFORE_KILL},
+    policy::{MANUAL, Trigger, WATCH_BEFORE_KILL},
     report::{RuleRef, Signal},
     rule::{Action, Mode, Policy, Rule},
 };
@@ -91,17 +91,21 @@ impl Machine {
                 name: MANUAL.to_owned(),
                 action: Action::Kill,
                 mode: Mode::Enforce,
-                stalled_for: WATCH_BEFORE_KILL,
+                stalled_for: Some(WATCH_BEFORE_KILL),
+                stalled_share: None,
             },
             grace: asked.grace,
             pre_kill: None,
             hooked: Some(asked.by),
+            trigger: Trigger::Age,
             crossed: now,
             step: Step::Opening,
             // Nobody's pace counts what a person asks for.
             ticket: None,
             first_signal: None,
             last_signal: Signal::Term,
+            unseen: None,
+            again: None,
             stall,
         });
         Ok(())
@@ -144,6 +148,7 @@ impl Machine {
                 && old.policy.protect == policy.protect
                 && old.unsupported == self.settings.unsupported
         };
+        self.tracker.set_windows(policy.windows());
         let stalls: Vec<_> = self.tracker.stalls().cloned().collect();
         for stall in stalls {
             let Some(case) = self.cases.get_mut(&stall.id) else {
@@ -152,10 +157,7 @@ impl Machine {
             let rule = policy.rule_for(&stall);
             let being_ended = self.targets.contains_key(&stall.last.writer.process);
             if !being_ended && !is_same(case.rule, rule) {
-                *case = Case {
-                    reported: case.reported,
-                    ..Case::default()
-                };
+                *case = case.afresh();
             }
             case.rule = rule;
         }

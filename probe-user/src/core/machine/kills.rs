@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Effect, Fate, LEFT, Machine, Opened, Sent};
+use super::{Effect, Fate, LEFT, Machine, Opened, Sent, TAKEN};
 use crate::core::{
     kill::{CONFIRM_WITHIN, KillId, Step},
     model::{Mono, Stall},
-    policy::MANUAL,
+    policy::{MANUAL, Trigger},
     report::{KillReport, Report, RuleRef, Signal, Skipped, Snapshot},
     rule::Action,
     tracker::MISSING_FOR,
@@ -17,6 +17,12 @@ const LET_GO: &str = "it moved after SIGTERM, and is let go";
 
 /// What is said of a kill that would leave no record.
 pub(super) const UNRECORDED: &str = "the journal cannot be written; trying again when it can";
+
+/// What is said of a writer that crawled.
+const LESS: &str = "it is not blocked for that much of the time any more";
+
+/// How long a crawling writer may be out of sight: it is awake now and then.
+const CRAWLER_SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How soon a handle is tried for again that could not be had.
 const RETRY: Duration = Duration::from_secs(1);
@@ -72,7 +78,10 @@ impl Machine {
             self.pacer.take_back(ticket);
         }
         self.next_stall = None;
-        let case = self.cases.entry(kill.stall.id).or_default();
+        let Some(case) = self.cases.get_mut(&kill.stall.id) else {
+            // The stall has ended meanwhile.
+            return;
+        };
         case.fate = Fate::Wanted;
         let said = case.hold_until(reason, until);
         if !said {
@@ -221,11 +230,14 @@ impl Machine {
                     missing: Some(missing),
                     ..
                 }) => {
-                    self.not_seen(id, missing);
+                    self.not_seen(id, missing, now);
                     continue;
                 }
                 Some(stall) => stall,
             };
+            if !self.still_holds(id, &stall, now) {
+                continue;
+            }
             if let Err((reason, why)) = self.settings.policy.still_means(&rule, &stall) {
                 self.skip(id, reason, Some(why), now);
                 continue;
@@ -234,6 +246,7 @@ impl Machine {
                 continue;
             };
             kill.stall = stall;
+            (kill.unseen, kill.again) = (None, None);
             match step {
                 Step::Opened => {
                     kill.step = Step::Committing;
@@ -263,11 +276,60 @@ impl Machine {
 
     /// The look did not show the writer, which may be in a signal handler, or about to exit: it
     /// is looked for again before anything is said or done.
-    fn not_seen(&mut self, id: KillId, missing: Mono) {
-        if let Some(kill) = self.kills.get_mut(&id)
-            && let Step::Terminating { until } = &mut kill.step
-        {
-            *until = missing.after(MISSING_FOR);
+    fn not_seen(&mut self, id: KillId, missing: Mono, now: Mono) {
+        let Some(kill) = self.kills.get_mut(&id) else {
+            return;
+        };
+        let again = match kill.trigger {
+            // Its stall ends if it is not seen then.
+            Trigger::Age => missing.after(MISSING_FOR),
+            Trigger::Share => {
+                if now.since(*kill.unseen.get_or_insert(now)) >= CRAWLER_SEEN_WITHIN {
+                    self.skip(id, Skipped::Progressed, Some(LEFT), now);
+                    return;
+                }
+                now.after(MISSING_FOR)
+            }
+        };
+        match &mut kill.step {
+            Step::Terminating { until } => *until = again,
+            _ if kill.trigger == Trigger::Share => kill.again = Some(again),
+            Step::Opening
+            | Step::Hooking
+            | Step::Opened
+            | Step::Committing
+            | Step::Committed
+            | Step::Killing { .. } => {}
+        }
+    }
+
+    /// Whether what made the rule act still holds by the last look; if not, the kill is over or
+    /// waits for another.
+    fn still_holds(&mut self, id: KillId, stall: &Stall, now: Mono) -> bool {
+        let Some(kill) = self.kills.get(&id) else {
+            return false;
+        };
+        match kill.trigger {
+            Trigger::Age if kill.stall.since == stall.since => true,
+            Trigger::Age => {
+                self.skip(id, Skipped::Progressed, Some(TAKEN), now);
+                false
+            }
+            Trigger::Share => {
+                let rules = &self.settings.policy.rules;
+                let rule = rules.iter().find(|rule| rule.name == kill.rule.name);
+                match rule.and_then(|rule| rule.is_over_share(stall)) {
+                    Some(true) => true,
+                    Some(false) => {
+                        self.skip(id, Skipped::Progressed, Some(LESS), now);
+                        false
+                    }
+                    None => {
+                        self.not_seen(id, now, now);
+                        false
+                    }
+                }
+            }
         }
     }
 
@@ -315,6 +377,7 @@ impl Machine {
         {
             // Should the same stall be seen again after all, it is judged again.
             case.fate = Fate::Open;
+            case.crossed = None;
         }
         let signalled = self
             .kills

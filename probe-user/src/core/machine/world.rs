@@ -2,11 +2,14 @@
 //! given times, a tracer that notes what a real one would, and a shell that
 //! performs effects at once.
 
+mod task;
+
 use std::{collections::BTreeMap, time::Duration};
 
+pub(super) use self::task::{Happening, Task};
 use super::*;
 use crate::core::{
-    model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall, WriterId},
+    model::WriterId,
     pace::{Limits, Pace},
     report::{KillReport, Signal},
     rule::{Action, Match, Mode, Pattern, Policy, Protect, Rule},
@@ -31,7 +34,8 @@ pub(super) fn rule() -> Rule {
             comm: Some(Pattern::parse("ffmpeg*").unwrap()),
             ..Match::default()
         },
-        stalled_for: seconds(3.0),
+        stalled_for: Some(seconds(3.0)),
+        stalled_share: None,
         action: Action::Kill,
         grace: seconds(1.0),
         mode: Mode::Enforce,
@@ -50,60 +54,15 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
     }
 }
 
-/// A process with one thread.
-#[derive(Clone, Debug)]
-pub(super) struct Task {
-    pub(super) writer: WriterId,
-    pub(super) comm: &'static str,
-    pub(super) uid: u32,
-    pub(super) stream: Stream,
-    pub(super) dies_on_term: bool,
-    pub(super) alive: bool,
-    /// What it is blocked on, if it is.
-    pub(super) blocked: Option<Blocked>,
-    /// Leaves its write, or has it drained, when SIGTERM arrives.
-    pub(super) leaves_on_term: bool,
-    pub(super) exec: u32,
-    pub(super) ppid: u32,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Blocked {
-    pub(super) since: Mono,
-    pub(super) drained: Option<Mono>,
-    token: u64,
-    traced: Option<Traced>,
-}
-
-/// What the tracer's table holds.
-#[derive(Clone, Debug)]
-struct Traced {
-    entered: Option<Mono>,
-    token: u64,
-    token_since: Mono,
-}
-
-/// What can happen to a task.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Happening {
-    Block,
-    Drain,
-    /// Wakes and sleeps again, as a handled signal makes it.
-    Wake,
-    Leave,
-    Exit {
-        noted: bool,
-    },
-    /// Exits, and a new process gets the pid.
-    Reuse,
-    /// Becomes another program that goes on with the same write.
-    Exec(&'static str),
-    /// Gets another parent.
-    Orphan,
-}
-
 /// What the machine asked for, with the time, in short.
 pub(super) type Trace = Vec<(Duration, String)>;
+
+/// A `kill.planned`.
+pub(super) struct Plan {
+    pub(super) stall: StallId,
+    /// How long the writer had got nowhere; `None` if it is gone.
+    pub(super) idle: Option<Duration>,
+}
 
 pub(super) struct World {
     pub(super) machine: Machine,
@@ -111,6 +70,8 @@ pub(super) struct World {
     pub(super) tasks: BTreeMap<u32, Task>,
     pub(super) reports: Vec<(Mono, Report)>,
     pub(super) signals: Vec<(Mono, WriterId, Signal)>,
+    pub(super) idle_when_signalled: Vec<Duration>,
+    pub(super) planned: Vec<Plan>,
     pub(super) commits: usize,
     /// Programs that are running.
     pub(super) hooks: Vec<KillId>,
@@ -134,6 +95,8 @@ impl World {
             tasks: BTreeMap::new(),
             reports: Vec::new(),
             signals: Vec::new(),
+            idle_when_signalled: Vec::new(),
+            planned: Vec::new(),
             commits: 0,
             hooks: Vec::new(),
             looks: 0,
@@ -156,111 +119,27 @@ impl World {
     /// Adds a process that writes to its stdout.
     pub(super) fn spawn(&mut self, pid: u32, comm: &'static str) -> &mut Task {
         self.next_start += 1;
-        let task = Task {
-            writer: WriterId {
-                tid: pid,
-                process: Process {
-                    tgid: pid,
-                    start: self.next_start,
-                },
-            },
-            comm,
-            uid: 1000,
-            stream: Stream::Stdout,
-            dies_on_term: true,
-            alive: true,
-            blocked: None,
-            leaves_on_term: false,
-            exec: 0,
-            ppid: 99,
-        };
+        let task = Task::new(pid, self.next_start, comm, self.now);
         self.tasks.entry(pid).or_insert(task)
     }
 
     /// A task that was blocked this long before the observer started.
     pub(super) fn block_before_start(&mut self, pid: u32, age: Duration) {
         self.next_token += 1;
-        let (token, since) = (
-            self.next_token,
-            Mono::from_nanos(0).after(START.saturating_sub(age)),
-        );
-        self.tasks.get_mut(&pid).unwrap().blocked = Some(Blocked {
-            since,
-            drained: None,
-            token,
-            traced: None,
-        });
+        let since = Mono::from_nanos(0).after(START.saturating_sub(age));
+        let task = self.tasks.get_mut(&pid).unwrap();
+        task.block_before(since, self.next_token);
     }
 
-    /// Lets something happen, if it can; says whether it was progress.
-    pub(super) fn happen(&mut self, pid: u32, what: Happening) -> bool {
-        let now = self.now;
+    /// Lets something happen, if it can.
+    pub(super) fn happen(&mut self, pid: u32, what: Happening) {
         self.next_token += 1;
-        let next_token = self.next_token;
-        let Some(task) = self.tasks.get_mut(&pid).filter(|task| task.alive) else {
-            return false;
-        };
-        match (what, &mut task.blocked) {
-            (Happening::Block, None) => {
-                let token = next_token;
-                let traced = Some(Traced {
-                    entered: Some(now),
-                    token,
-                    token_since: now,
-                });
-                task.blocked = Some(Blocked {
-                    since: now,
-                    drained: None,
-                    token,
-                    traced,
-                });
-            }
-            (Happening::Drain, Some(blocked)) => {
-                blocked.token = next_token;
-                blocked.drained = Some(now);
-            }
-            (Happening::Wake, Some(blocked)) => {
-                if let Some(traced) = &mut blocked.traced
-                    && traced.token != blocked.token
-                {
-                    traced.token = blocked.token;
-                    traced.token_since = now;
-                }
-                return false;
-            }
-            (Happening::Leave, Some(_)) => task.blocked = None,
-            (Happening::Exit { noted }, _) => {
-                task.alive = false;
-                let writer = task.writer;
-                if noted && task.blocked.is_some() {
-                    self.machine.handle_note(Note::Exited(writer), now);
-                }
-            }
-            (Happening::Exec(comm), _) => {
-                task.exec += 1;
-                task.comm = comm;
-                // It ran, and the tracer saw it block again.
-                if let Some(blocked) = &mut task.blocked {
-                    blocked.since = now;
-                    blocked.traced = Some(Traced {
-                        entered: Some(now),
-                        token: blocked.token,
-                        token_since: now,
-                    });
-                }
-            }
-            (Happening::Orphan, _) => {
-                task.ppid = 1;
-                return false;
-            }
-            (Happening::Reuse, _) => {
-                self.next_start += 1;
-                task.writer.process.start = self.next_start;
-                task.blocked = None;
-            }
-            _ => return false,
+        let now = self.now;
+        if let Some(task) = self.tasks.get_mut(&pid)
+            && let Some(note) = task.happen(what, now, self.next_token)
+        {
+            self.machine.handle_note(note, now);
         }
-        true
     }
 
     /// Lets time pass up to a moment, with everything due on the way.
@@ -322,7 +201,7 @@ impl World {
                     self.machine.handle_opened(id, opened, now);
                 }
                 Effect::Hook(id, ..) => self.hooks.push(id),
-                Effect::Report(report) => self.reports.push((now, *report)),
+                Effect::Report(report) => self.hear(*report),
                 Effect::Commit => {
                     self.commits += 1;
                     if let Some((pid, what)) = self.before_commit.take() {
@@ -334,6 +213,18 @@ impl World {
                 Effect::Release(_) => {}
             }
         }
+    }
+
+    fn hear(&mut self, report: Report) {
+        if let Report::Kill(snapshot, _, KillReport::Planned(_)) = &report {
+            let task = self.tasks.get(&snapshot.stall.last.writer.tid);
+            let task = task.filter(|t| t.alive && t.writer == snapshot.stall.last.writer);
+            self.planned.push(Plan {
+                stall: snapshot.stall.id,
+                idle: task.map(|task| self.now.since(task.progressed)),
+            });
+        }
+        self.reports.push((self.now, report));
     }
 
     fn signal(&mut self, id: KillId, signal: Signal) {
@@ -351,6 +242,7 @@ impl World {
             return;
         };
         self.signals.push((now, writer, signal));
+        self.idle_when_signalled.push(now.since(task.progressed));
         let dies = signal == Signal::Kill || task.dies_on_term;
         let leaves = task.leaves_on_term;
         self.machine.handle_signalled(id, signal, Sent::Yes, now);
@@ -387,47 +279,7 @@ impl World {
         let sightings = self
             .tasks
             .values_mut()
-            .filter(|task| task.alive)
-            .filter_map(|task| {
-                let (writer, comm, uid, stream) = (task.writer, task.comm, task.uid, task.stream);
-                let (task_exec, task_ppid) = (task.exec, task.ppid);
-                let blocked = task.blocked.as_mut()?;
-                let (entered, token_since) = if let Some(t) = &blocked.traced {
-                    (t.entered, (t.token == blocked.token).then_some(t.token_since))
-                } else {
-                    // The scanner hands what it finds to the tracer.
-                    let found = Traced {
-                        entered: None,
-                        token: blocked.token,
-                        token_since: now,
-                    };
-                    blocked.traced = Some(found);
-                    (None, None)
-                };
-                Some(Sighting {
-                    writer,
-                    at: now,
-                    channel: Channel {
-                        kind: ChannelKind::Pipe,
-                        dev: 1,
-                        inode: u64::from(writer.tid),
-                    },
-                    token: DrainToken([blocked.token, 0]),
-                    entered,
-                    token_since,
-                    last_ran: Some(blocked.since),
-                    untouched: blocked.drained.is_none(),
-                    exec: task_exec,
-                    ppid: task_ppid,
-                    uid,
-                    fd: 1,
-                    syscall: WriteSyscall::Write,
-                    stream: Some(stream),
-                    queued: Some(65_536),
-                    comm: comm.to_owned(),
-                    thread: comm.to_owned(),
-                })
-            })
+            .filter_map(|task| task.sighting(now))
             .collect();
         Look {
             at: now,

@@ -38,6 +38,7 @@ pub(in crate::core) fn sighting() -> Sighting {
         syscall: WriteSyscall::Write,
         stream: Some(Stream::Stdout),
         queued: None,
+        counted: None,
         comm: "ffmpeg-linux-x8".into(),
         thread: "mux0:mp4".into(),
     }

@@ -1,5 +1,7 @@
 //! Turns the kernel's records into the core's terms.
 
+use std::time::Duration;
+
 use probe_ebpf::{
     ABI_VERSION,
     record::{self, DecodeError, ScanHeader, ScanRecord},
@@ -7,7 +9,7 @@ use probe_ebpf::{
 
 use super::{Observer, ProbeError, mismatch};
 use crate::core::model::{
-    Channel, ChannelKind, Look, Mono, Process, Sighting, Stream, WriteSyscall, WriterId,
+    Channel, ChannelKind, Counted, Look, Mono, Process, Sighting, Stream, WriteSyscall, WriterId,
 };
 
 /// Turns the bytes of one walk into a look.
@@ -52,6 +54,12 @@ fn sighting(header: &ScanHeader, writer: &record::Writer) -> Result<Sighting, Pr
                 .saturating_sub(header.arrival.saturating_sub(writer.arrival)),
         )
     });
+    let counted = known(writer.counted_since).map(|since| Counted {
+        since,
+        awake: Mono::from_nanos(writer.now)
+            .since(since)
+            .saturating_sub(Duration::from_nanos(writer.blocked_ns)),
+    });
     Ok(Sighting {
         writer: WriterId {
             tid: writer.pid,
@@ -78,6 +86,7 @@ fn sighting(header: &ScanHeader, writer: &record::Writer) -> Result<Sighting, Pr
         syscall,
         stream: Stream::from_bits(writer.streams),
         queued: Some(writer.queued),
+        counted,
         comm: text(&writer.comm),
         thread: text(&writer.thread),
     })

@@ -72,6 +72,8 @@ pub(super) fn create(
 
     let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
     let tgid = u64::from(std::process::id());
+    let counts = options.count_blocked && notify_after.is_some();
+    let count_blocked = u64::from(counts);
     let adopt = u64::from(notify_after.is_some());
     let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
     let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
@@ -84,10 +86,12 @@ pub(super) fn create(
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("SELF_TGID", &tgid, true)
         .override_global("ADOPT", &adopt, true)
+        .override_global("COUNT_BLOCKED", &count_blocked, true)
         .override_global("SWITCH_HAS_PREV_STATE", &has_prev_state, true)
         .override_global("NOTIFY_AFTER_NS", &notify_after_ns, true)
         .override_global("COMM_FILTER", &filter, true)
-        .map_max_entries("TRACKED", if notify_after.is_some() { MAX_TRACKED } else { 1 });
+        .map_max_entries("TRACKED", if notify_after.is_some() { MAX_TRACKED } else { 1 })
+        .map_max_entries("PAST", if counts { MAX_TRACKED } else { 1 });
     for (symbol, value) in prepared.layout.constants() {
         loader.override_global(symbol, value, true);
     }

@@ -72,6 +72,7 @@ fn scans(name: &str, expected: u32, looks: u32) -> Result<Vec<f64>> {
     let mut kernel = Kernel::scanner(&Options {
         btf: KERNEL_BTF.into(),
         filter,
+        count_blocked: false,
         kernel_log: false,
     })?;
     let mut times = Vec::new();

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// Bytes per write.
     #[arg(long, default_value_t = 64 << 10)]
     chunk: usize,
+    /// Sleep so long after each write.
+    #[arg(long, value_parser = crate::duration, default_value = "0s")]
+    pause: Duration,
     /// Stop writing after so many bytes and stay.
     #[arg(long)]
     bytes: Option<usize>,
@@ -116,8 +120,14 @@ fn write(options: &Options) -> Result<()> {
     let mut left = options.bytes.unwrap_or(usize::MAX);
     while left > 0 {
         match source.push(out, left.min(options.chunk)) {
-            Ok(written) if options.bytes.is_some() => left -= written,
-            Ok(_) => {}
+            Ok(written) => {
+                if options.bytes.is_some() {
+                    left -= written;
+                }
+                if !options.pause.is_zero() {
+                    thread::sleep(options.pause);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 poll(&mut [PollFd::from_borrowed_fd(out, PollFlags::OUT)], None)?;
             }
