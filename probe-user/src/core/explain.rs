@@ -120,6 +120,7 @@ mod tests {
             watched: at(900),
             missing: None,
             facts: Some(facts().into()),
+            cause: None,
         }
     }
 

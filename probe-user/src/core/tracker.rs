@@ -185,6 +185,7 @@ impl Tracker {
             look: self.looks,
             missing: None,
             facts: None,
+            cause: None,
         }
     }
 
