@@ -2,11 +2,14 @@
 //!
 //! `core` says what happened; here it gets a name, a number and a time of day.
 
+mod cause;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::cause::CauseView;
 use crate::{
     clock,
     core::{
@@ -92,6 +95,8 @@ pub struct StallView {
     age_is_minimum: bool,
     preexisting: bool,
     queued_bytes: Option<u64>,
+    #[serde(flatten)]
+    cause: CauseView,
 }
 
 impl StallView {
@@ -128,6 +133,7 @@ impl StallView {
             age_is_minimum: stall.bound == Bound::AtLeast,
             preexisting: stall.preexisting,
             queued_bytes: last.queued,
+            cause: CauseView::new(stall),
         }
     }
 
