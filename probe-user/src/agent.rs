@@ -32,6 +32,7 @@ use crate::{
         kernel::{Kernel, Losses, Notes},
         pressure,
         process::Reader,
+        readers::People,
     },
 };
 
@@ -212,6 +213,17 @@ impl Agent {
                 Effect::Identify(process) => {
                     let facts = self.reader.facts(process);
                     self.machine.handle_facts(process, facts, clock::now());
+                }
+                Effect::FindReaders(channels) => {
+                    let found = self
+                        .kernel
+                        .open_files()?
+                        .readership(&channels, &mut People::default());
+                    self.machine.handle_readers(found, clock::now());
+                }
+                Effect::CheckReaders(processes) => {
+                    let people = People::default().see_all(&processes);
+                    self.machine.handle_people(people, clock::now());
                 }
                 Effect::Open(id, process) => self.open(id, process),
                 Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),

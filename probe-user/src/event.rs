@@ -360,6 +360,9 @@ impl Event {
                 stall.channel,
                 stall.stream.unwrap_or("-")
             );
+            if let Some(culprit) = stall.cause.culprit() {
+                let _ = write!(line, " {culprit}");
+            }
         }
         for (name, value) in [
             ("rule", self.rule.as_deref()),

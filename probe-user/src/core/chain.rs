@@ -205,21 +205,17 @@ impl<'a> Graph<'a> {
             .map(|(at, p)| (*p, at))
             .collect();
         self.way_out = vec![None; self.nodes.len()];
-        let mut found: VecDeque<(usize, Option<usize>)> = self
-            .processes
-            .iter()
-            .enumerate()
-            .filter(|(_, process)| !writes.contains_key(process))
-            .map(|(place, _)| (place, None))
-            .collect();
-        // A write of which nobody knows the reader leads nowhere, but not in a circle either.
-        for (at, node) in self.nodes.iter().enumerate() {
-            if node.by.is_empty()
-                && let Some(place) = places.get(&node.process)
-            {
-                found.push_back((*place, Some(at)));
-            }
-        }
+        // Those who could read; and those who wait for nobody knows whom, which leads nowhere but
+        // not in a circle either. In the order of their pids.
+        let free = (0..)
+            .zip(&self.processes)
+            .filter(|(_, process)| !writes.contains_key(process));
+        let unknown = (0..).zip(&self.nodes).filter(|(_, node)| node.by.is_empty());
+        let unknown = unknown.filter_map(|(at, node)| Some((*places.get(&node.process)?, Some(at))));
+        let mut ends: Vec<(usize, Option<usize>)> =
+            free.map(|(place, _)| (place, None)).chain(unknown).collect();
+        ends.sort_by_key(|(place, _)| self.processes[*place]);
+        let mut found = VecDeque::from(ends);
         let mut seen = vec![false; self.processes.len()];
         while let Some((place, through)) = found.pop_front() {
             if std::mem::replace(&mut seen[place], true) {

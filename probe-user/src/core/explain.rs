@@ -135,6 +135,7 @@ mod tests {
             pace: Pace::default(),
             pre_kill: None,
             allow_stderr_kill: false,
+            hold_when_reader_stopped: true,
         }
     }
 

@@ -6,6 +6,9 @@
 //! next is due at the first moment at which anything could cross a threshold.
 
 mod admission;
+mod causes;
+#[cfg(test)]
+mod causes_tests;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
@@ -20,9 +23,10 @@ use std::{
     time::Duration,
 };
 
+use self::causes::Causes;
 use super::{
     kill::{Kill, KillId, Step},
-    model::{Facts, Look, Mono, Process, Stall, StallId, WriterId},
+    model::{Channel, Facts, Look, Mono, Process, Stall, StallId, WriterId},
     pace::Pacer,
     policy::Verdict,
     report::{Report, RuleRef, Signal, Skipped, Snapshot},
@@ -49,6 +53,10 @@ pub enum Effect {
     Look,
     /// Read about a process; answer with [`Machine::handle_facts`].
     Identify(Process),
+    /// Find out who should read from channels, all at once; answer with [`Machine::handle_readers`].
+    FindReaders(Vec<Channel>),
+    /// See what known readers do now; answer with [`Machine::handle_people`].
+    CheckReaders(Vec<Process>),
     /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
     Open(KillId, Process),
     /// Run a rule's own program on what was just seen; answer with [`Machine::handle_hooked`].
@@ -128,6 +136,8 @@ struct Case {
     rule: Option<usize>,
     reported: bool,
     fate: Fate,
+    /// The rules that have decided, by their places.
+    done: BTreeSet<usize>,
     /// Not to be asked for again before this.
     hold: Option<(Skipped, Mono)>,
 }
@@ -145,6 +155,7 @@ pub struct Machine {
     pacer: Pacer,
     /// The processes whose facts are still awaited.
     asking: BTreeSet<Process>,
+    causes: Causes,
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
@@ -167,6 +178,7 @@ impl Machine {
             next_kill: 1,
             pacer: Pacer::default(),
             asking: BTreeSet::new(),
+            causes: Causes::default(),
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
@@ -241,7 +253,11 @@ impl Machine {
         for (stall, why) in self.tracker.observe(look) {
             self.stall_ended(stall, why, now);
         }
-        self.move_kills_on(now);
+        self.age_readers();
+        if !self.check_for_kills(now) {
+            self.move_kills_on(now);
+        }
+        self.poll_readers(now);
         self.ask_about_the_unknown(true, now);
         self.judge_all(now);
         self.admit(now);
@@ -257,10 +273,11 @@ impl Machine {
             let stalls: Vec<_> = self.tracker.stalls_of(process).cloned().collect();
             for stall in stalls {
                 self.cases.entry(stall.id).or_default().rule = self.settings.policy.rule_for(&stall);
-                if stall.missing.is_none() && self.is_due(&stall) {
+                if stall.missing.is_none() && stall.cause.is_some() && self.is_due(&stall) {
                     self.judge(&stall, now);
                 }
             }
+            self.find_readers();
         }
         self.admit(now);
     }
@@ -348,10 +365,14 @@ impl Machine {
         }
     }
 
+    /// Judges all that are due and of whom it is known who should read.
     fn judge_all(&mut self, now: Mono) {
+        self.find_readers();
         let open = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
-            stall.facts.is_some() && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
+            stall.facts.is_some()
+                && stall.cause.is_some()
+                && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
         };
         let due: Vec<_> = self
             .stalls()
@@ -409,9 +430,13 @@ impl Machine {
             return;
         };
         match verdict {
-            Verdict::Alert => case.fate = Fate::Decided,
+            Verdict::Alert => {
+                case.fate = Fate::Decided;
+                case.done.extend(case.rule);
+            }
             Verdict::Skip(reason, detail) => {
                 case.fate = Fate::Decided;
+                case.done.extend(case.rule);
                 self.report_skip(stall, reference, reason, detail, now);
             }
             Verdict::End => case.fate = Fate::Wanted,
@@ -419,6 +444,7 @@ impl Machine {
     }
 
     fn stall_ended(&mut self, stall: Stall, why: Ended, now: Mono) {
+        self.forget_write(&stall);
         // After SIGTERM, leaving the write is what is hoped for: an exit may follow.
         let is_reason = |kill: &Kill| {
             let waits = matches!(kill.step, Step::Terminating { .. }) && why == Ended::Left;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::chain::Cause;
 use super::model::{
     Bound, Channel, ChannelKind, Facts, Look, Mono, Process, Sighting, Stall, StallId, WriterId,
 };
@@ -119,6 +120,17 @@ impl Tracker {
         {
             stall.facts = Some(Arc::clone(facts));
         }
+    }
+
+    /// Files with a stall why it lasts, or that this is to be asked again; returns the stall
+    /// where that is news.
+    pub fn explain(&mut self, writer: WriterId, cause: Option<Arc<Cause>>) -> Option<Stall> {
+        let stall = self.stalls.get_mut(&writer)?;
+        if stall.cause == cause {
+            return None;
+        }
+        stall.cause = cause;
+        Some(stall.clone())
     }
 
     /// The stalls of a process's threads.

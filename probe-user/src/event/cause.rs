@@ -13,7 +13,7 @@ const MAX_CLIENTS: usize = 8;
 
 /// The keys of a stall that tell of its readers.
 #[derive(Clone, Debug, Serialize)]
-pub struct CauseView {
+pub(super) struct CauseView {
     /// Everybody who holds the reading end; `null` where nobody could be found.
     readers: Option<Vec<ReaderView>>,
     culprit: Option<CulpritView>,
@@ -60,6 +60,22 @@ struct LinkView {
 }
 
 impl CauseView {
+    /// Who does not read, in a few words.
+    pub(super) fn culprit(&self) -> Option<String> {
+        let culprit = self.culprit.as_ref()?;
+        let ReaderView { pid, comm, state, .. } = &culprit.reader;
+        let what = if self.deadlock.is_some() {
+            "deadlock"
+        } else {
+            "reader"
+        };
+        let client = match &culprit.clients[..] {
+            [client] => format!(",client={}", client.peer),
+            _ => String::new(),
+        };
+        Some(format!("{what}={comm}[{pid},{state}{client}]"))
+    }
+
     pub(super) fn new(stall: &Stall) -> Self {
         let nothing_known = Cause::default();
         let cause = stall.cause.as_deref().unwrap_or(&nothing_known);

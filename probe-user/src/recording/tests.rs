@@ -1,5 +1,7 @@
 //! What is written is read again; what is not whole is noticed.
 
+mod readers;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -101,6 +103,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         2 => (writer(), facts()).prop_map(|(writer, facts)| Frame::Facts(writer, Box::new(facts))),
         1 => (mono(), note).prop_map(|(at, note)| Frame::Note(at, note)),
         1 => clocks.prop_map(Frame::Clocks),
+        1 => (mono(), readers::readership()).prop_map(|(at, readers)| Frame::Readers(at, Box::new(readers))),
     ]
 }
 
@@ -247,9 +250,27 @@ fn a_recording_is_read_as_it_was_written() {
 
 #[test]
 fn the_bytes_of_the_format_are_what_they_were() {
-    let (bytes, _) = encode(&small());
-    // Whoever changes this breaks recordings that people keep: see `wire`.
-    assert_eq!((bytes.len(), crc32fast::hash(&bytes)), (286, 1_755_654_822));
+    // Whoever changes these breaks recordings that people keep: see `wire`.
+    let (mut bytes, _) = encode(&small());
+    bytes[8] = 1;
+    assert_eq!(
+        (bytes.len(), crc32fast::hash(&bytes)),
+        (286, 1_755_654_822),
+        "version 1"
+    );
+    let (bytes, _) = encode(&readers::small());
+    assert_eq!(
+        (bytes.len(), crc32fast::hash(&bytes)),
+        (107, 2_881_391_409),
+        "version 2"
+    );
+}
+
+#[test]
+fn what_version_1_wrote_is_read() {
+    let (mut bytes, _) = encode(&small());
+    bytes[8] = 1;
+    assert_eq!(decode(&bytes), Ok((small(), None)));
 }
 
 #[test]
@@ -300,13 +321,13 @@ fn a_tail_of_zeros_is_damage() {
 fn what_is_no_recording_or_too_new_is_refused() {
     let (bytes, ends) = encode(&[]);
     let mut newer = bytes.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     for (bytes, error) in [
         (&b""[..], OpenError::Foreign),
         (b"[observe]\n", OpenError::Foreign),
         (&bytes[..8], OpenError::Header),
         (&bytes[..ends[0] - 1], OpenError::Header),
-        (&newer, OpenError::Newer(2)),
+        (&newer, OpenError::Newer(3)),
     ] {
         assert_eq!(decode(bytes), Err(error));
     }

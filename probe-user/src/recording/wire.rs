@@ -3,6 +3,8 @@
 //! Recordings outlive the program: nothing here may be renumbered or retyped. A new
 //! fact or frame is a variant at the end of its enum and a higher version.
 
+mod readers;
+
 use std::{
     ffi::OsString,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -11,6 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::readers::Readers;
 use crate::core::{
     machine::Note,
     model::{
@@ -36,6 +39,7 @@ pub(super) enum Frame {
     Note { at: u64, kind: Noted, writer: Writer },
     Clocks { wall: i64, mono: u64 },
     End { at: u64 },
+    Readers { at: u64, readers: Readers },
 }
 
 /// A look as what differs from the one before it.

@@ -1,9 +1,6 @@
 //! `ps --tree`: who waits for whom, each culprit with the writers behind it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::text;
 use crate::core::{

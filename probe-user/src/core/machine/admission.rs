@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Fate, Machine};
+use super::{Effect, Fate, Machine, causes::HOLD_FOR};
 use crate::core::{
     kill::{Kill, KillId, Step},
-    model::{Mono, StallId, WriterId},
+    model::{Mono, Stall, StallId, WriterId},
     pace::{Admission, Group},
     report::{Report, RuleRef, Signal, Skipped},
     rule::Mode,
@@ -30,10 +30,10 @@ struct Candidate {
 }
 
 impl Machine {
-    /// Ends the candidates that may be ended now. Waits until no facts are awaited, so that a
-    /// pile is counted whole.
+    /// Ends the candidates that may be ended now. Waits until neither facts nor readers are
+    /// awaited, so that a pile is counted whole.
     pub(super) fn admit(&mut self, now: Mono) {
-        if !self.asking.is_empty() {
+        if !self.asking.is_empty() || self.causes.is_finding() {
             return;
         }
         let (mut candidates, mut piles) = self.candidates();
@@ -96,7 +96,7 @@ impl Machine {
         let Some(case) = self.cases.get_mut(&id) else {
             return;
         };
-        let Some(rule) = case.rule.and_then(|at| policy.rules.get(at)) else {
+        let Some((place, rule)) = case.rule.and_then(|at| Some((at, policy.rules.get(at)?))) else {
             return;
         };
         if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
@@ -108,6 +108,25 @@ impl Machine {
             self.report_skip(&stall, reference, Skipped::Unsupported, Some(why), now);
             return;
         }
+        if rule.hold_when_reader_stopped {
+            if !self.are_readers_fresh(&stall) {
+                return;
+            }
+            if let Some(why) = Self::held_back(&stall) {
+                self.hold(
+                    &stall,
+                    reference,
+                    (Skipped::ReaderStopped, Some(why)),
+                    now.after(HOLD_FOR),
+                    now,
+                );
+                return;
+            }
+        }
+        let policy = &self.settings.policy;
+        let (Some(case), Some(rule)) = (self.cases.get_mut(&id), policy.rules.get(place)) else {
+            return;
+        };
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
         let (grace, crossed, pre_kill) = (rule.grace, rule.crossing(&stall), rule.pre_kill.clone());
         match (admission, mode) {
@@ -119,24 +138,21 @@ impl Machine {
                 },
                 _,
             ) => {
-                let said = case.hold.is_some_and(|(said, _)| said == reason);
-                case.hold = Some((reason, until));
-                self.next_stall = None;
                 if tripped {
                     self.effects
                         .push_back(Effect::Report(Box::new(Report::Degraded(TRIPPED))));
                 }
-                if !said {
-                    self.report_skip(&stall, reference, reason, None, now);
-                }
+                self.hold(&stall, reference, (reason, None), until, now);
             }
             (Admission::Go, Mode::DryRun) => {
                 case.fate = Fate::Decided;
+                case.done.insert(place);
                 self.next_stall = None;
                 self.report_skip(&stall, reference, Skipped::DryRun, None, now);
             }
             (Admission::Go, Mode::Enforce) => {
                 case.fate = Fate::Decided;
+                case.done.insert(place);
                 self.begin(Kill {
                     stall,
                     rule: reference,
@@ -149,6 +165,24 @@ impl Machine {
                     last_signal: Signal::Term,
                 });
             }
+        }
+    }
+
+    /// Puts a decision off, and says why if that was not said before.
+    fn hold(
+        &mut self,
+        stall: &Stall,
+        rule: RuleRef,
+        (reason, detail): (Skipped, Option<&'static str>),
+        until: Mono,
+        now: Mono,
+    ) {
+        let case = self.cases.entry(stall.id).or_default();
+        let said = case.hold.is_some_and(|(said, _)| said == reason);
+        case.hold = Some((reason, until));
+        self.next_stall = None;
+        if !said {
+            self.report_skip(stall, rule, reason, detail, now);
         }
     }
 

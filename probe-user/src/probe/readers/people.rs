@@ -30,6 +30,12 @@ pub struct People {
 }
 
 impl People {
+    /// What each of these does now.
+    pub fn see_all(mut self, processes: &[Process]) -> Vec<(Process, Person)> {
+        let see = |process: &Process| (*process, self.see(*process));
+        processes.iter().map(see).collect()
+    }
+
     /// What a process does now. One that cannot be read is of unknown state.
     pub fn see(&mut self, process: Process) -> Person {
         let at = clock::now();
