@@ -276,6 +276,13 @@ impl Machine {
         {
             // Should the same stall be seen again after all, it is judged again.
             case.fate = Fate::Open;
+            case.done.retain(|rule| {
+                self.settings
+                    .policy
+                    .rules
+                    .get(*rule)
+                    .is_none_or(|known| known.name != kill.rule.name)
+            });
         }
         let signalled = self
             .kills
