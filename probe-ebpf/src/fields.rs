@@ -67,6 +67,7 @@ macro_rules! with_fields {
             PIPE_MAX_USAGE = "pipe_inode_info" ["max_usage"] required;
             PIPE_RING_SIZE = "pipe_inode_info" ["ring_size"] required;
             PIPE_BUFS = "pipe_inode_info" ["bufs"] required;
+            PIPE_WRITERS = "pipe_inode_info" ["writers"] required;
             BUF_OFFSET = "pipe_buffer" ["offset"] required;
             BUF_LEN = "pipe_buffer" ["len"] required;
             BUF_SIZE = "pipe_buffer" [""] required;

@@ -7,7 +7,7 @@ pub mod hook;
 pub mod journal;
 pub mod printer;
 
-use std::{collections::BTreeMap, io, os::fd::AsRawFd, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, io, os::fd::AsRawFd, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
@@ -26,10 +26,10 @@ use crate::{
         report::{Report, Signal, Snapshot},
         rule::Hook,
     },
-    enforce::Handle,
+    enforce::{Handle, make_room_for_handles},
     event::{Event, HistogramView, StallView, Stamp},
     probe::{
-        kernel::{Kernel, Losses, Notes},
+        kernel::{Kernel, Losses, Notes, ProbeError},
         pressure,
         process::Reader,
         readers::People,
@@ -93,12 +93,30 @@ pub struct Agent {
     channels: Vec<ChannelKind>,
     reader: Reader,
     handles: BTreeMap<KillId, Watched>,
+    /// How many handles there may be.
+    room: usize,
+    /// A look that could not be taken for want of descriptors or memory.
+    shortage: Option<Shortage>,
     exits: JoinSet<KillId>,
     hooks: Hooks,
     hooked: JoinSet<(KillId, String)>,
     outputs: Outputs,
     lost: Losses,
 }
+
+/// Looks that fail, one after the other.
+#[derive(Clone, Copy)]
+struct Shortage {
+    since: Mono,
+    /// When the next is tried.
+    again: Mono,
+}
+
+/// How soon a look is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long looks may fail: an observer that sees nothing is no observer.
+const BLIND_FOR: Duration = Duration::from_secs(10);
 
 /// A handle, and the task that waits for its process to exit.
 struct Watched {
@@ -133,6 +151,8 @@ impl Agent {
             channels,
             reader: Reader::default(),
             handles: BTreeMap::new(),
+            room: make_room_for_handles(),
+            shortage: None,
             exits: JoinSet::new(),
             hooks: Hooks::default(),
             hooked: JoinSet::new(),
@@ -164,7 +184,8 @@ impl Agent {
         self.perform()?;
 
         loop {
-            let deadline = pin!(sleep_until(self.machine.poll_deadline()));
+            let due = self.shortage.map(|shortage| shortage.again);
+            let deadline = pin!(sleep_until(due.or_else(|| self.machine.poll_deadline())));
             let wake = tokio::select! {
                 biased;
                 _ = interrupted.recv() => Wake::Stop,
@@ -181,6 +202,9 @@ impl Agent {
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
                 Wake::Exit(None) | Wake::Hooked(None) | Wake::Deadline | Wake::Log => {}
                 Wake::Stop => break,
+            }
+            if self.shortage.is_some() {
+                self.look()?;
             }
             // On every turn: a storm of notes must not hold up what is due.
             self.machine.handle_deadline(clock::now());
@@ -215,11 +239,17 @@ impl Agent {
                     self.machine.handle_facts(process, facts, clock::now());
                 }
                 Effect::FindReaders(channels) => {
-                    let found = self
-                        .kernel
-                        .open_files()?
-                        .readership(&channels, &mut People::default());
-                    self.machine.handle_readers(found, clock::now());
+                    match self.kernel.open_files() {
+                        Ok(files) => {
+                            let found = files.readership(&channels, &mut People::default());
+                            self.machine.handle_readers(found, clock::now());
+                        }
+                        // A look would fail for the same reason, and says so.
+                        Err(error) if error.is_shortage() => {
+                            self.machine.handle_no_readers(clock::now());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Effect::CheckReaders(processes) => {
                     let people = People::default().see_all(&processes);
@@ -240,8 +270,21 @@ impl Agent {
     }
 
     fn look(&mut self) -> Result<()> {
-        self.machine.handle_pressure(pressure::cpu());
-        let (mut look, _) = self.kernel.look()?;
+        if self
+            .shortage
+            .is_some_and(|shortage| clock::now() < shortage.again)
+        {
+            return Ok(());
+        }
+        let (mut look, _) = match self.kernel.look() {
+            Ok(look) => look,
+            Err(error) if error.is_shortage() => return self.look_again(error),
+            Err(error) => return Err(error.into()),
+        };
+        self.shortage = None;
+        if self.machine.asks_for_pressure() {
+            self.machine.handle_pressure(pressure::cpu());
+        }
         look.sightings
             .retain(|sighting| self.channels.contains(&sighting.channel.kind));
         // A process that was gone when the look was taken has exited, not made progress.
@@ -256,6 +299,25 @@ impl Agent {
         }
         self.machine.handle_look(look, clock::now());
         self.report_losses()
+    }
+
+    /// A look could not be taken: nothing is decided until one can.
+    fn look_again(&mut self, error: ProbeError) -> Result<()> {
+        let now = clock::now();
+        let since = self.shortage.map_or(now, |shortage| shortage.since);
+        if now.since(since) >= BLIND_FOR {
+            return Err(error.into());
+        }
+        if self.shortage.is_none() {
+            let what = format!("{error}; trying again, and nothing is decided until it works");
+            let degraded = self.outputs.stamp.agent("agent.degraded", Some(what));
+            self.outputs.send(&degraded)?;
+        }
+        self.shortage = Some(Shortage {
+            since,
+            again: now.after(LOOK_AGAIN),
+        });
+        Ok(())
     }
 
     /// Says once of each kind that the tracer lost something.
@@ -283,7 +345,12 @@ impl Agent {
     }
 
     fn open(&mut self, id: KillId, process: Process) {
-        let opened = match Handle::open(process).map(watch) {
+        let handle = if self.handles.len() < self.room {
+            Handle::open(process)
+        } else {
+            Err(Opened::Later)
+        };
+        let opened = match handle.map(watch) {
             Ok(Ok(handle)) => {
                 let handle = Arc::new(handle);
                 let exit = Arc::clone(&handle);

@@ -1,5 +1,6 @@
 //! A running `pipestall run` or `pipestall watch`, and its events as they come.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -260,6 +261,20 @@ impl Drop for Agent {
             eprintln!("the agent, for a test that failed:\n{}", self.account());
         }
     }
+}
+
+/// Picks the events about a process.
+pub fn of(events: &[Seen], pid: u32) -> impl Iterator<Item = &Seen> {
+    events.iter().filter(move |seen| seen.is_of(pid))
+}
+
+/// Collects the processes that events of a type are about.
+pub fn pids(events: &[Seen], kind: &str) -> BTreeSet<u32> {
+    events
+        .iter()
+        .filter(|seen| seen.kind == kind)
+        .filter_map(|seen| seen.pid())
+        .collect()
 }
 
 /// Reads a journal.

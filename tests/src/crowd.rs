@@ -38,6 +38,24 @@ impl Channel {
     }
 }
 
+/// Each write-class syscall that blocks on a pipe or a socket, with what it blocks on.
+pub const WAYS_TO_WRITE: [(Channel, &str); 14] = [
+    (Channel::Pipe, "write"),
+    (Channel::Pipe, "writev"),
+    (Channel::Pipe, "pwritev2"),
+    (Channel::Pipe, "splice"),
+    (Channel::Pipe, "sendfile"),
+    (Channel::Pipe, "tee"),
+    (Channel::Pipe, "vmsplice"),
+    (Channel::Unix, "write"),
+    (Channel::Unix, "writev"),
+    (Channel::Unix, "sendto"),
+    (Channel::Unix, "sendmsg"),
+    (Channel::Unix, "sendmmsg"),
+    (Channel::Unix, "splice"),
+    (Channel::Unix, "sendfile"),
+];
+
 /// A crowd to be started.
 #[derive(Debug)]
 pub struct Plan {

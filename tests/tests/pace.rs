@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, mkfifoat};
-use tests::agent::{Agent, Seen};
+use tests::agent::{Agent, Seen, pids};
 use tests::config::Config;
 use tests::crowd::Plan;
 use tests::family::Family;
@@ -205,14 +205,6 @@ fn fifo(scratch: &Scratch, name: &str) -> PathBuf {
     let path = scratch.path(name);
     mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).expect("a fifo");
     path
-}
-
-fn pids(events: &[Seen], kind: &str) -> BTreeSet<u32> {
-    events
-        .iter()
-        .filter(|seen| seen.kind == kind)
-        .filter_map(|seen| seen.pid())
-        .collect()
 }
 
 /// All writers that were detected, the oldest stall first.

@@ -71,7 +71,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
     {
         log::warn!("nothing will be enforced: {why}");
     }
-    raise_file_limit();
 
     let (journal, last) = Journal::open(&state.dir)?;
     let outputs = Outputs {
@@ -98,17 +97,4 @@ pub(super) fn block_on<T>(agent: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the event loop")?
         .block_on(agent)
-}
-
-/// Every process that is being ended takes a descriptor; an incident has hundreds.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
 }

@@ -71,12 +71,12 @@ impl Cause {
         link.map(|link| &link.reader)
     }
 
-    /// A reader, or one further along the chain, that is stopped, traced or frozen.
+    /// A reader, or one further along the chain, that is stopped, traced or frozen, or may be.
     #[must_use]
     pub fn held(&self) -> Option<&Reader> {
         self.parties()
             .filter(|reader| reader.kind != Kind::Holder)
-            .find(|reader| reader.person.state.is_held())
+            .find(|reader| reader.person.state.may_be_held())
     }
 
     /// The states of the writer's readers, holders only if there is nobody else.

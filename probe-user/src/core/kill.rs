@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::{
     model::{Mono, Process, Stall},
+    pace::Ticket,
     report::{RuleRef, Signal},
     rule::Hook,
 };
@@ -65,6 +66,8 @@ pub struct Kill {
     pub crossed: Mono,
     /// How far it has come.
     pub step: Step,
+    /// Its places in the rule's pace, until the first signal uses them up.
+    pub ticket: Option<Ticket>,
     /// When the first signal was sent.
     pub first_signal: Option<Mono>,
     /// The last signal that was sent.

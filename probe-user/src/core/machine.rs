@@ -9,6 +9,7 @@ mod admission;
 mod causes;
 #[cfg(test)]
 mod causes_tests;
+mod effect;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
@@ -24,13 +25,13 @@ use std::{
 };
 
 use self::causes::Causes;
+pub use self::effect::{Effect, Note, Opened, Sent, Settings};
 use super::{
     kill::{Kill, KillId, Step},
-    model::{Channel, Facts, Look, Mono, Process, Stall, StallId, WriterId},
+    model::{Facts, Look, Mono, Process, Stall, StallId},
     pace::Pacer,
     policy::Verdict,
-    report::{Report, RuleRef, Signal, Skipped, Snapshot},
-    rule::{Hook, Policy},
+    report::{Report, RuleRef, Skipped, Snapshot},
     tracker::{Ended, MISSING_FOR, Tracker},
 };
 
@@ -45,77 +46,6 @@ const LEFT: &str = "it is not in the write any more";
 
 /// Looks caused by wake-ups keep this distance.
 const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
-
-/// Something for the caller to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Look at all tasks; answer with [`Machine::handle_look`].
-    Look,
-    /// Read about a process; answer with [`Machine::handle_facts`].
-    Identify(Process),
-    /// Find out who should read from channels, all at once; answer with [`Machine::handle_readers`].
-    FindReaders(Vec<Channel>),
-    /// See what known readers do now; answer with [`Machine::handle_people`].
-    CheckReaders(Vec<Process>),
-    /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
-    Open(KillId, Process),
-    /// Run a rule's own program on what was just seen; answer with [`Machine::handle_hooked`].
-    Hook(KillId, Hook, Box<Snapshot>),
-    /// Say something.
-    Report(Box<Report>),
-    /// Make everything reported so far durable; answer with [`Machine::handle_committed`].
-    Commit,
-    /// Send a signal; answer with [`Machine::handle_signalled`].
-    Signal(KillId, Signal),
-    /// Close the handle.
-    Release(KillId),
-}
-
-/// What came of opening a handle on a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It is open, and the process is the one that was meant.
-    Ready,
-    /// The process has exited.
-    Exited,
-    /// The pid belongs to another process.
-    OtherProcess,
-    /// Not now: the observer is short of descriptors or memory.
-    Later,
-    /// It could not be done here.
-    Unsupported,
-}
-
-/// What came of a signal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It was sent.
-    Yes,
-    /// There was no process any more.
-    Gone,
-    /// It could not be sent.
-    Failed(String),
-}
-
-/// What the tracer noted between looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// A thread exited.
-    Exited(WriterId),
-    /// A writer that was stalled for long is awake.
-    Woke(WriterId),
-}
-
-/// How the machine is to behave, besides its rules.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// The rules.
-    pub policy: Policy,
-    /// Look at least this often.
-    pub refresh: Option<Duration>,
-    /// Why processes must not be signalled here at all, if so.
-    pub unsupported: Option<&'static str>,
-}
 
 /// How far a decision about a stall has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,7 +69,21 @@ struct Case {
     /// The rules that have decided, by their places.
     done: BTreeSet<usize>,
     /// Not to be asked for again before this.
-    hold: Option<(Skipped, Mono)>,
+    hold: Option<Mono>,
+    /// Why it had to wait so far, as has been said.
+    said: Vec<Skipped>,
+}
+
+impl Case {
+    /// Lets it wait; returns whether that reason has been given before.
+    fn hold_until(&mut self, reason: Skipped, until: Mono) -> bool {
+        self.hold = Some(until);
+        let said = self.said.contains(&reason);
+        if !said {
+            self.said.push(reason);
+        }
+        said
+    }
 }
 
 /// See the module.
@@ -228,6 +172,7 @@ impl Machine {
             .chain([stalls])
             .chain(refresh)
             .chain(self.wake_look)
+            .chain(self.causes.again())
             .chain([unseen])
             .min()
     }
@@ -277,9 +222,18 @@ impl Machine {
                     self.judge(&stall, now);
                 }
             }
-            self.find_readers();
+            self.find_readers(now);
         }
         self.admit(now);
+    }
+
+    /// Whether any rule asks for [`Self::handle_pressure`].
+    #[must_use]
+    pub fn asks_for_pressure(&self) -> bool {
+        let rules = &self.settings.policy.rules;
+        rules
+            .iter()
+            .any(|rule| rule.pace.unless_cpu_pressure_over.is_some())
     }
 
     /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU.
@@ -318,7 +272,7 @@ impl Machine {
                 case.fate != Fate::Decided && !self.targets.contains_key(&stall.last.writer.process)
             })
             .and_then(|case| match case.hold {
-                Some((_, until)) => Some(until),
+                Some(until) => Some(until),
                 None => Some(self.settings.policy.rules.get(case.rule?)?.crossing(stall)),
             });
         // A moment that the last look has seen is over.
@@ -367,7 +321,7 @@ impl Machine {
 
     /// Judges all that are due and of whom it is known who should read.
     fn judge_all(&mut self, now: Mono) {
-        self.find_readers();
+        self.find_readers(now);
         let open = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
             stall.facts.is_some()

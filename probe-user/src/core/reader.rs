@@ -93,10 +93,10 @@ impl State {
         }
     }
 
-    /// Whether somebody holds the process on purpose, and may let it go on.
+    /// Whether somebody holds the process on purpose, and may let it go on; or that cannot be told.
     #[must_use]
-    pub const fn is_held(self) -> bool {
-        matches!(self, Self::Stopped | Self::Traced | Self::Frozen)
+    pub const fn may_be_held(self) -> bool {
+        matches!(self, Self::Stopped | Self::Traced | Self::Frozen | Self::Unknown)
     }
 }
 

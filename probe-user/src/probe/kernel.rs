@@ -7,6 +7,7 @@ mod load;
 pub mod trial;
 
 use std::{
+    error::Error,
     fs::File,
     io::{self, Read as _},
     os::fd::{AsRawFd, RawFd},
@@ -105,6 +106,12 @@ impl ProbeError {
     pub const fn is_privilege(&self) -> bool {
         matches!(self, Self::NoPrivilege(_))
     }
+
+    /// Whether the same may work again once there are descriptors or memory to be had.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Read { error, .. } if is_shortage(error))
+    }
 }
 
 /// The kernel side: the scanner, and the tracer where it is attached.
@@ -112,6 +119,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     traced: bool,
     walks_files: bool,
+    /// Whether a look has worked: whatever stops a later one, the kernel can do it.
+    looked: bool,
     buffer: Vec<u8>,
 }
 
@@ -154,6 +163,7 @@ impl Kernel {
             ebpf,
             traced: notify_after.is_some(),
             walks_files: walks_files.is_ok(),
+            looked: false,
             buffer: Vec::new(),
         })
     }
@@ -164,6 +174,7 @@ impl Kernel {
     /// See [`ProbeError`].
     pub fn look(&mut self) -> Result<(Look, Observer), ProbeError> {
         self.read(SCANNER, "the scanner")?;
+        self.looked = true;
         decode(&self.buffer, self.traced)
     }
 
@@ -226,9 +237,16 @@ impl Kernel {
     }
 
     fn open_iterator(&mut self, name: &str) -> Result<File, ProbeError> {
-        let refused = |error: &dyn std::fmt::Display| ProbeError::Refused {
-            what: "an iterator over its tasks or files",
-            error: error.to_string(),
+        let looked = self.looked;
+        let refused = |error: &(dyn Error + 'static)| match io_cause(error) {
+            Some(error) if looked || is_shortage(&error) => ProbeError::Read {
+                what: "an iterator",
+                error,
+            },
+            _ => ProbeError::Refused {
+                what: "an iterator over its tasks or files",
+                error: error.to_string(),
+            },
         };
         let program: &mut Iter = self
             .ebpf
@@ -289,6 +307,27 @@ impl Notes {
             Note::Woke(writer)
         }))
     }
+}
+
+/// The system's answer behind an error.
+fn io_cause(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error)
+        .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN))
 }
 
 /// Reads an iterator to its end.

@@ -99,7 +99,7 @@ impl Machine {
         let Some((place, rule)) = case.rule.and_then(|at| Some((at, policy.rules.get(at)?))) else {
             return;
         };
-        if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
+        if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|until| now < until) {
             return;
         }
         let reference = RuleRef::from(rule);
@@ -144,13 +144,14 @@ impl Machine {
                 }
                 self.hold(&stall, reference, (reason, None), until, now);
             }
-            (Admission::Go, Mode::DryRun) => {
+            (Admission::Go(ticket), Mode::DryRun) => {
+                self.pacer.spend(ticket, now);
                 case.fate = Fate::Decided;
                 case.done.insert(place);
                 self.next_stall = None;
                 self.report_skip(&stall, reference, Skipped::DryRun, None, now);
             }
-            (Admission::Go, Mode::Enforce) => {
+            (Admission::Go(ticket), Mode::Enforce) => {
                 case.fate = Fate::Decided;
                 case.done.insert(place);
                 self.begin(Kill {
@@ -161,6 +162,7 @@ impl Machine {
                     hooked: None,
                     crossed,
                     step: Step::Opening,
+                    ticket: Some(ticket),
                     first_signal: None,
                     last_signal: Signal::Term,
                 });
@@ -178,8 +180,7 @@ impl Machine {
         now: Mono,
     ) {
         let case = self.cases.entry(stall.id).or_default();
-        let said = case.hold.is_some_and(|(said, _)| said == reason);
-        case.hold = Some((reason, until));
+        let said = case.hold_until(reason, until);
         self.next_stall = None;
         if !said {
             self.report_skip(stall, rule, reason, detail, now);

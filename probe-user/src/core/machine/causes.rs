@@ -26,6 +26,8 @@ pub(super) struct Causes {
     readership: Readership,
     /// What [`Effect::FindReaders`] has asked and is to be answered.
     finding: Option<Vec<Channel>>,
+    /// Nobody could be asked, and is before this.
+    again: Option<Mono>,
     /// Whom [`Effect::CheckReaders`] has asked about and not told of yet.
     checking: BTreeSet<Process>,
     /// Who was looked at since the last look.
@@ -41,7 +43,12 @@ pub(super) struct Causes {
 impl Causes {
     /// Whether an answer is awaited without which nothing is decided.
     pub(super) const fn is_finding(&self) -> bool {
-        self.finding.is_some()
+        self.finding.is_some() || self.again.is_some()
+    }
+
+    /// When the question is asked again that could not be answered.
+    pub(super) const fn again(&self) -> Option<Mono> {
+        self.again
     }
 }
 
@@ -59,6 +66,12 @@ impl Machine {
         self.link(true);
         self.judge_all(now);
         self.admit(now);
+    }
+
+    /// Nobody could be looked for: nothing that waits for it is decided until somebody can.
+    pub fn handle_no_readers(&mut self, now: Mono) {
+        self.causes.finding = None;
+        self.causes.again = Some(now.after(HOLD_FOR));
     }
 
     /// Takes in what those do now who were asked about; who is left out is gone.
@@ -125,18 +138,19 @@ impl Machine {
     }
 
     /// Asks who should read from the channels of which that is not known, if any stall that is
-    /// due waits for it. Says whether an answer is awaited.
-    pub(super) fn find_readers(&mut self) -> bool {
-        if self.causes.is_finding() {
-            return true;
+    /// due waits for it.
+    pub(super) fn find_readers(&mut self, now: Mono) {
+        if self.causes.finding.is_some() || self.causes.again.is_some_and(|again| now < again) {
+            return;
         }
+        self.causes.again = None;
         let waits = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
             let is_open = case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided));
             stall.facts.is_some() && is_open && stall.cause.is_none() && self.is_due(stall)
         };
         if self.stalls().find(waits).is_none() {
-            return false;
+            return;
         }
         // All that are old enough to matter soon.
         let unknown = self.stalls().filter(|stall| stall.cause.is_none());
@@ -147,7 +161,6 @@ impl Machine {
         let channels: Vec<_> = channels.into_iter().collect();
         self.causes.finding = Some(channels.clone());
         self.effects.push_back(Effect::FindReaders(channels));
-        true
     }
 
     /// A look was taken: what is known of readers is older than it, and who waited for a stall
@@ -239,6 +252,7 @@ impl Machine {
         Some(match reader.person.state {
             State::Stopped => "a reader is stopped (T), and may go on when it is continued",
             State::Traced => "a reader is held by a tracer (t), and may go on when that lets go",
+            State::Unknown => "what a reader does cannot be read, so that it may be stopped",
             _ => "a reader is frozen with its control group, and may go on when that is thawed",
         })
     }
@@ -249,7 +263,8 @@ impl Machine {
         let Some(kill) = self.kills.get(&id) else { return };
         let case = self.cases.entry(kill.stall.id).or_default();
         case.fate = Fate::Wanted;
-        case.hold = Some((Skipped::ReaderStopped, now.after(HOLD_FOR)));
+        // Said each time: the record has a plan that comes to nothing.
+        case.hold_until(Skipped::ReaderStopped, now.after(HOLD_FOR));
         self.finish(id, KillReport::Skipped(Skipped::ReaderStopped, Some(why)), now);
     }
 }

@@ -5,6 +5,7 @@ use super::{
 use crate::core::{
     chain::Cause,
     reader::State,
+    report::Signal,
     rule::{Action, Match, Mode, Pattern, Rule},
 };
 
@@ -157,6 +158,31 @@ fn a_reader_that_is_gone_is_searched_for_again() {
 
     assert_eq!(world.searches, 2);
     assert_eq!(cause(&world).culprit().unwrap().process.tgid, 51);
+    assert_eq!(world.signals, []);
+}
+
+#[test]
+fn nothing_is_decided_while_nobody_can_be_looked_for() {
+    let mut world = world(rule());
+    world.blind = true;
+    world.run(seconds(30.0));
+    assert_eq!(world.reports, []);
+    assert!(
+        (25..=35).contains(&world.searches),
+        "once a second: {}",
+        world.searches
+    );
+
+    world.blind = false;
+    world.run(seconds(5.0));
+    assert_eq!(world.signals.len(), 2);
+}
+
+#[test]
+fn a_reader_whose_state_cannot_be_read_may_be_stopped() {
+    let mut world = world(rule());
+    set(&mut world, State::Unknown);
+    world.run(seconds(10.0));
     assert_eq!(world.signals, []);
 }
 

@@ -56,11 +56,13 @@ impl Machine {
             return;
         };
         self.targets.remove(&kill.process());
+        if let Some(ticket) = kill.ticket {
+            self.pacer.take_back(ticket);
+        }
         self.next_stall = None;
         let case = self.cases.entry(kill.stall.id).or_default();
-        let said = case.hold.is_some_and(|(said, _)| said == Skipped::Unsupported);
         case.fate = Fate::Wanted;
-        case.hold = Some((Skipped::Unsupported, now.after(RETRY)));
+        let said = case.hold_until(Skipped::Unsupported, now.after(RETRY));
         if !said {
             let why = "out of file descriptors or memory for a handle on it; trying again";
             self.report_skip(&kill.stall, kill.rule, Skipped::Unsupported, Some(why), now);
@@ -120,6 +122,9 @@ impl Machine {
             Sent::Yes => {
                 kill.first_signal.get_or_insert(now);
                 kill.last_signal = signal;
+                if let Some(ticket) = kill.ticket.take() {
+                    self.pacer.spend(ticket, now);
+                }
                 self.report_kill(id, KillReport::Sent(signal), now);
             }
             Sent::Gone => self.handle_exit(id, now),
@@ -300,6 +305,9 @@ impl Machine {
         self.report_kill(id, report, now);
         if let Some(kill) = self.kills.remove(&id) {
             self.targets.remove(&kill.process());
+            if let Some(ticket) = kill.ticket {
+                self.pacer.take_back(ticket);
+            }
             // Its process may have another stalled thread.
             self.next_stall = None;
             self.effects.push_back(Effect::Release(id));

@@ -9,7 +9,8 @@ use super::{
 use crate::core::{
     model::Stream,
     policy::WATCH_BEFORE_KILL,
-    rule::{Action, Mode, Pattern, Protect, Rule},
+    report::Signal,
+    rule::{Action, Mode, Pattern, Policy, Protect, Rule},
 };
 
 fn world_with(change: impl FnOnce(&mut Rule)) -> World {

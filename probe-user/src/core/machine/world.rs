@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::core::{
-    model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall},
+    model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall, WriterId},
     pace::{Limits, Pace},
     reader::{End, Person, Readership, State},
-    report::KillReport,
-    rule::{Action, Match, Mode, Pattern, Protect, Rule},
+    report::{KillReport, Signal},
+    rule::{Action, Match, Mode, Pattern, Policy, Protect, Rule},
 };
 
 /// Who reads from those that no reader was given to.
@@ -133,6 +133,8 @@ pub(super) struct World {
     /// read by a process 99 that sleeps.
     pub(super) readers: BTreeMap<u32, (u32, State)>,
     pub(super) searches: usize,
+    /// Nobody can be looked for.
+    pub(super) blind: bool,
     pub(super) checks: usize,
     next_start: u64,
     next_token: u64,
@@ -155,6 +157,7 @@ impl World {
             out_of_handles: false,
             readers: BTreeMap::new(),
             searches: 0,
+            blind: false,
             checks: 0,
             next_start: 1,
             next_token: 1,
@@ -331,6 +334,10 @@ impl World {
                 }
                 Effect::FindReaders(channels) => {
                     self.searches += 1;
+                    if self.blind {
+                        self.machine.handle_no_readers(now);
+                        continue;
+                    }
                     let found = self.readership(&channels);
                     self.machine.handle_readers(found, now);
                 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use procfs::process::Process as ProcProcess;
+use procfs::{ProcError, process::Process as ProcProcess};
 
 use crate::{
     clock,
@@ -45,14 +45,13 @@ impl People {
             sleeps_in: None,
             at,
         };
-        let Some(proc) = i32::try_from(process.tgid)
-            .ok()
-            .and_then(|pid| ProcProcess::new(pid).ok())
-        else {
-            return nobody(State::Gone);
-        };
-        let Ok(stat) = proc.stat() else {
-            return nobody(State::Unknown);
+        let pid = i32::try_from(process.tgid).unwrap_or(i32::MAX);
+        let seen = ProcProcess::new(pid).and_then(|proc| Ok((proc.stat()?, proc)));
+        let (stat, proc) = match seen {
+            Ok(seen) => seen,
+            Err(ProcError::NotFound(_)) => return nobody(State::Gone),
+            // Out of descriptors, or not for us.
+            Err(_) => return nobody(State::Unknown),
         };
         if stat.starttime != process.start_ticks() {
             return nobody(State::Gone);

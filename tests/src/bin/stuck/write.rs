@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -32,6 +33,9 @@ pub(crate) struct Options {
     /// The syscall to write with.
     #[arg(long, value_enum, default_value_t = Method::Write)]
     how: Method,
+    /// Send to the socket bound to this path, whomever stdout is connected to.
+    #[arg(long, value_name = "PATH", requires = "how")]
+    to: Option<PathBuf>,
     /// Set `O_NONBLOCK`, and poll(2) for room.
     #[arg(long)]
     nonblock: bool,
@@ -106,6 +110,9 @@ fn write(options: &Options) -> Result<()> {
         fcntl_setfl(out, fcntl_getfl(out)? | OFlags::NONBLOCK)?;
     }
     let mut source = Source::new(options.how, options.chunk).context("the source of what is written")?;
+    if let Some(path) = &options.to {
+        source = source.to(path).with_context(|| format!("{}", path.display()))?;
+    }
     let mut left = options.bytes.unwrap_or(usize::MAX);
     while left > 0 {
         match source.push(out, left.min(options.chunk)) {
