@@ -138,11 +138,18 @@ pub(super) fn blocked_writes(tgid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{tgid}/task")) else {
         return Vec::new();
     };
-    let blocked = |dir: &Path| write_call(dir).map(|(_, fd)| fd);
     threads
         .flatten()
-        .filter_map(|thread| blocked(&thread.path()))
+        .filter_map(|thread| blocked_write(&thread.path()))
         .collect()
+}
+
+fn blocked_write(thread: &Path) -> Option<u32> {
+    let (_, fd) = write_call(thread)?;
+    // One that was stopped on its way out of a write still shows the call.
+    let stat = fs::read_to_string(thread.join("stat")).ok()?;
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.starts_with('S').then_some(fd)
 }
 
 #[cfg(test)]
