@@ -41,6 +41,8 @@ macro_rules! with_fields {
             TASK_EXEC_ID = "task_struct" ["self_exec_id"] required;
             TASK_CRED = "task_struct" ["real_cred"] required;
             TASK_PARENT = "task_struct" ["real_parent"] required;
+            // The parent's count of execs when it forked the task.
+            TASK_PARENT_EXEC_ID = "task_struct" ["parent_exec_id"] required;
             // Only with CONFIG_SCHED_INFO; without it ages are "at least since".
             TASK_LAST_ARRIVAL = "task_struct" ["sched_info.last_arrival"] optional;
             // include/linux/cred.h
@@ -49,6 +51,7 @@ macro_rules! with_fields {
             FILES_FDT = "files_struct" ["fdt"] required;
             FDT_MAX = "fdtable" ["max_fds"] required;
             FDT_FD = "fdtable" ["fd"] required;
+            FDT_CLOSE_ON_EXEC = "fdtable" ["close_on_exec"] required;
             // include/linux/fs.h
             FILE_INODE = "file" ["f_inode"] required;
             FILE_MODE = "file" ["f_mode"] required;
@@ -75,6 +78,18 @@ macro_rules! with_fields {
             SK_RECEIVE_QUEUE = "sock" ["sk_receive_queue.next"] required;
             SK_WMEM = "sock" ["sk_wmem_alloc"] required;
             SK_SNDBUF = "sock" ["sk_sndbuf"] required;
+            SK_PROTOCOL = "sock" ["sk_protocol"] required;
+            SK_SOCKET = "sock" ["sk_socket"] required;
+            SK_WMEM_QUEUED = "sock" ["sk_wmem_queued"] required;
+            SK_DPORT = "sock" ["__sk_common.skc_dport"] required;
+            SK_DADDR = "sock" ["__sk_common.skc_daddr"] required;
+            // Only with CONFIG_IPV6.
+            SK_V6_DADDR = "sock" ["__sk_common.skc_v6_daddr"] optional;
+            SOCKET_FILE = "socket" ["file"] required;
+            // include/linux/tcp.h
+            TCP_WRITE_SEQ = "tcp_sock" ["write_seq"] required;
+            TCP_SND_UNA = "tcp_sock" ["snd_una"] required;
+            TCP_SND_WND = "tcp_sock" ["snd_wnd"] required;
             // include/net/af_unix.h
             UNIX_PEER = "unix_sock" ["peer"] required;
             SKB_CB = "sk_buff" ["cb"] required;

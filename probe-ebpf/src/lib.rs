@@ -35,6 +35,14 @@ pub const MAX_TRACKED: u32 = 32_768;
 /// Address family of `AF_UNIX` sockets (include/linux/socket.h).
 pub const AF_UNIX: u16 = 1;
 
+/// Address families of TCP's sockets (include/linux/socket.h).
+pub const AF_INET: u16 = 2;
+/// See [`AF_INET`].
+pub const AF_INET6: u16 = 10;
+
+/// Protocol of TCP's sockets, which those of MPTCP do not have (include/uapi/linux/in.h).
+pub const IPPROTO_TCP: u16 = 6;
+
 /// Type of datagram sockets (include/linux/net.h).
 pub const SOCK_DGRAM: u16 = 2;
 

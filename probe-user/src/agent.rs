@@ -52,6 +52,7 @@ use crate::{
         kernel::{Kernel, Losses, Notes, ProbeError},
         pressure,
         process::Reader,
+        readers::People,
     },
 };
 
@@ -322,6 +323,21 @@ impl Agent {
             Effect::Identify(process) => {
                 let facts = self.reader.facts(process);
                 self.machine.handle_facts(process, facts, clock::now());
+            }
+            Effect::FindReaders(channels) => {
+                match self.kernel.open_files() {
+                    Ok(files) => {
+                        let found = files.readership(&channels, &mut People::default());
+                        self.machine.handle_readers(found, clock::now());
+                    }
+                    // A look would fail for the same reason, and says so.
+                    Err(error) if error.is_shortage() => self.machine.handle_no_readers(clock::now()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Effect::CheckReaders(processes) => {
+                let people = People::default().see_all(&processes);
+                self.machine.handle_people(people, clock::now());
             }
             Effect::Open(id, process) => self.open(id, process),
             Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),

@@ -234,6 +234,7 @@ dir = "/var/lib/pipestall"
                     pace: crate::core::pace::Pace::default(),
                     pre_kill: None,
                     allow_stderr_kill: false,
+                    hold_when_reader_stopped: true,
                 }],
                 protect: Protect {
                     comm: vec![glob("systemd*"), glob("sshd"), glob("containerd-shim*")],
@@ -284,6 +285,7 @@ dir = "/var/lib/pipestall"
                 pace: crate::core::pace::Pace::default(),
                 pre_kill: None,
                 allow_stderr_kill: false,
+                hold_when_reader_stopped: true,
             }
         );
     }

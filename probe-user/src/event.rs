@@ -2,12 +2,15 @@
 //!
 //! `core` says what happened; here it gets a name, a number and a time of day.
 
+pub mod cause;
+
 use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::cause::CauseView;
 use crate::{
     clock,
     core::{
@@ -194,6 +197,9 @@ pub struct StallView {
     pub preexisting: bool,
     /// What is queued: bytes for pipes, memory in bytes for sockets.
     pub queued_bytes: Option<u64>,
+    /// Who should read and does not, and why.
+    #[serde(flatten)]
+    pub cause: CauseView,
 }
 
 /// The stall's name in events and in the API.
@@ -237,6 +243,7 @@ impl StallView {
             age_is_minimum: stall.bound == Bound::AtLeast,
             preexisting: stall.preexisting,
             queued_bytes: last.queued,
+            cause: CauseView::new(stall),
         }
     }
 
@@ -483,6 +490,9 @@ impl Event {
                 stall.channel,
                 stall.stream.as_deref().unwrap_or("-")
             );
+            if let Some(culprit) = stall.cause.culprit() {
+                let _ = write!(line, " {culprit}");
+            }
         }
         for (name, value) in [
             ("rule", self.rule.as_deref()),

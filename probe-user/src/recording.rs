@@ -34,6 +34,7 @@ pub use self::{
 use crate::core::{
     machine::Note,
     model::{Facts, Look, Mono, WriterId},
+    reader::Readership,
 };
 
 /// Opens every recording. Not text, and damaged by whatever takes it for text.
@@ -88,6 +89,8 @@ pub enum Frame {
     Facts(WriterId, Box<Facts>),
     /// What the tracer noted, and when that was heard.
     Note(Mono, Note),
+    /// Who should read, as of a look, as far as it differs from what was known before.
+    Readers(Mono, Box<Readership>),
     /// The two clocks have come apart: the machine slept, or its time was set.
     Clocks(Clocks),
     /// The recorder stopped on purpose.

@@ -8,6 +8,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::clock;
 use crate::family::Family;
 use crate::order::{Exit, Kind, Order, Report};
@@ -239,6 +241,11 @@ impl Crowd {
     /// Tells the parent's pid.
     pub fn pid(&self) -> u32 {
         self.family.pid()
+    }
+
+    /// Sends the parent, who should read, a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.family.signal(signal);
     }
 
     /// Tells the parent's comm.

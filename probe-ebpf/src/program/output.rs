@@ -13,9 +13,9 @@ use crate::{
 /// `FMODE_WRITE` (include/linux/fs.h)
 const FMODE_WRITE: u32 = 2;
 /// The file-type bits of `i_mode`, and two of their values (include/uapi/linux/stat.h).
-const S_IFMT: u16 = 0o170_000;
-const S_IFIFO: u16 = 0o010_000;
-const S_IFSOCK: u16 = 0o140_000;
+pub(crate) const S_IFMT: u16 = 0o170_000;
+pub(crate) const S_IFIFO: u16 = 0o010_000;
+pub(crate) const S_IFSOCK: u16 = 0o140_000;
 
 /// Most slots of a pipe whose bytes are summed up: a ring of 1 MiB, the limit for ordinary users.
 const MAX_SLOTS: u32 = 256;
@@ -309,7 +309,7 @@ fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
     }
 }
 
-const fn pipe_kind(magic: u64) -> ChannelKind {
+pub(crate) const fn pipe_kind(magic: u64) -> ChannelKind {
     if magic == PIPEFS_MAGIC {
         ChannelKind::Pipe
     } else {

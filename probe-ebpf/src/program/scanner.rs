@@ -52,8 +52,9 @@ pub(crate) fn visit(ctx: *const IterTask) {
     }
 }
 
+/// What opens each walk.
 #[inline(always)]
-fn header() -> ScanHeader {
+pub(crate) fn header() -> ScanHeader {
     // SAFETY: the helpers have no preconditions; the second returns a typed, non-null task.
     let (now, tgid, current) = unsafe {
         let current = Task::new(bpf_get_current_task_btf().cast_const().cast());
@@ -128,7 +129,7 @@ fn describe(task: Task) -> Result<Writer, Skip> {
 
 /// Appends a record. On a full buffer the kernel shows the same task again at the next read.
 #[inline(always)]
-fn emit<T>(meta: *const u8, record: &T) {
+pub(crate) fn emit<T>(meta: *const u8, record: &T) {
     // SAFETY: `meta` is the context's, whose first field is the typed `seq_file`; the record
     // is plain bytes without padding, as the ABI's size assertions show.
     unsafe {

@@ -115,6 +115,14 @@ impl Task {
         unsafe { typed(self.0, &layout::TASK_EXEC_ID) }
     }
 
+    /// Whether the process has called `exec` since it was forked; ask the leader.
+    #[inline(always)]
+    pub(crate) fn has_execed(self) -> bool {
+        // SAFETY: see above the impl.
+        let at_fork: u32 = unsafe { typed(self.0, &layout::TASK_PARENT_EXEC_ID) };
+        self.exec_id() != at_fork
+    }
+
     #[inline(always)]
     pub(crate) fn uid(self) -> u32 {
         // SAFETY: see above the impl.
@@ -220,6 +228,23 @@ impl Task {
                 return None;
             }
             Some((typed(table, &layout::FDT_FD), typed(table, &layout::FDT_MAX)))
+        }
+    }
+
+    /// The address of the bits that say which descriptors an exec closes.
+    #[inline(always)]
+    pub(crate) fn close_on_exec(self) -> Option<u64> {
+        // SAFETY: see above the impl; null pointers are tested before they are followed.
+        unsafe {
+            let files: *const u8 = typed(self.0, &layout::TASK_FILES);
+            if files.is_null() {
+                return None;
+            }
+            let table: *const u8 = typed(files, &layout::FILES_FDT);
+            if table.is_null() {
+                return None;
+            }
+            Some(typed(table, &layout::FDT_CLOSE_ON_EXEC))
         }
     }
 }

@@ -71,7 +71,7 @@ impl Process {
 
     fn subject<'a>(&'a self, facts: &'a Facts) -> Subject<'a> {
         match self {
-            Self::Writing(stall, _) => Subject::writing(&stall.last, facts),
+            Self::Writing(stall, _) => Subject::stalled(stall, facts),
             Self::Other(known) => Subject {
                 pid: known.process.tgid,
                 comm: &known.comm,
@@ -79,6 +79,7 @@ impl Process {
                 at: clock::now(),
                 facts,
                 write: None,
+                cause: None,
             },
         }
     }

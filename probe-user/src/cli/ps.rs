@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, io::IsTerminal as _, sync::Arc, thread, time::Duration};
 
+mod tree;
+
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
@@ -16,7 +18,9 @@ use crate::{
     clock,
     config::Config,
     core::{
+        chain,
         model::{Bound, Facts, Look, Stall, channel_name},
+        reader::State,
         tracker::Tracker,
     },
     event::StallView,
@@ -24,6 +28,7 @@ use crate::{
         fallback,
         kernel::{Kernel, ProbeError},
         process::Reader,
+        readers::{OpenFiles, People},
     },
 };
 
@@ -38,6 +43,9 @@ pub struct Args {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Draw who waits for whom: each culprit, and the writers behind it
+    #[arg(long, conflicts_with = "json")]
+    tree: bool,
     /// Leave out writers that have been blocked for less
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = duration)]
     min: Duration,
@@ -66,6 +74,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let rows = stalls(args, &args.commands.filter()?)?;
         return if args.json {
             print_json(&rows)
+        } else if args.tree {
+            super::print(&tree::draw(&rows))
         } else {
             print_table(&rows)
         };
@@ -126,6 +136,20 @@ fn stalls(args: &Args, filter: &CommFilter) -> Result<Vec<Stall>> {
         let read = || Arc::new(reader.facts(process).unwrap_or_default());
         stall.facts = Some(Arc::clone(known.entry(process).or_insert_with(read)));
     }
+    let channels: Vec<_> = rows.iter().map(|stall| stall.last.channel).collect();
+    if !channels.is_empty() {
+        let files = match &mut eyes {
+            Eyes::Kernel(kernel) => kernel.open_files()?,
+            Eyes::Proc => OpenFiles::from_proc(),
+        };
+        let readership = files.readership(&channels, &mut People::default());
+        // Of all, since a chain may lead over one that is not shown.
+        let blocked = tracker.stalls().filter(|stall| stall.missing.is_none());
+        let mut causes: HashMap<_, _> = chain::causes(blocked, &readership).into_iter().collect();
+        for stall in &mut rows {
+            stall.cause = causes.remove(&stall.id).map(Arc::new);
+        }
+    }
     rows.sort_by_key(|stall| (stall.draining, stall.since));
     Ok(rows)
 }
@@ -164,8 +188,7 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
             "USER",
             "VIA",
             "STREAM",
-            "QUEUED",
-            "OWNER",
+            "READER",
             "COMMAND",
         ]);
     if let Some(width) = width() {
@@ -186,7 +209,7 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
         } else {
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(8)));
         }
-        if matches!(i, 0 | 1 | 6) {
+        if matches!(i, 0 | 1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -199,7 +222,7 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
     super::print(&format!("{}\n{summary}\n", table.trim_fmt()))
 }
 
-fn row(stall: &Stall) -> [String; 9] {
+fn row(stall: &Stall) -> [String; 8] {
     let nothing_known = Facts::default();
     let facts = stall.facts.as_deref().unwrap_or(&nothing_known);
     let last = &stall.last;
@@ -213,7 +236,6 @@ fn row(stall: &Stall) -> [String; 9] {
     } else {
         format!("{}/{}", text::cut(&last.comm, 8), text::cut(&last.thread, 8))
     };
-    let owner = facts.unit.as_deref().or(facts.parent.as_deref()).unwrap_or("-");
     [
         age,
         last.writer.process.tgid.to_string(),
@@ -222,10 +244,30 @@ fn row(stall: &Stall) -> [String; 9] {
         channel_name(last.channel.kind).to_owned(),
         last.stream
             .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned()),
-        last.queued.map_or_else(|| "-".to_owned(), text::size),
-        text::cut(owner, 10),
+        reader(stall),
         facts.cmdline.join(" "),
     ]
+}
+
+/// Who does not read, in at most 18 columns: the culprit, with its state where that is unusual.
+fn reader(stall: &Stall) -> String {
+    let Some((cause, culprit)) = stall
+        .cause
+        .as_deref()
+        .and_then(|cause| Some((cause, cause.culprit()?)))
+    else {
+        return "?".to_owned();
+    };
+    let pid = culprit.process.tgid;
+    if !cause.deadlock.is_empty() {
+        return format!("deadlock {pid}");
+    }
+    let mark = match culprit.person.state {
+        State::Running | State::Sleeping => "",
+        state => state.letter(),
+    };
+    let name = text::cut(&culprit.person.comm, 8);
+    format!("{name} {pid} {mark}").trim_end().to_owned()
 }
 
 /// The width to fit the table to; `None` where nobody looks at it.

@@ -56,6 +56,8 @@ pub(super) struct RawRule {
     pub(super) mode: Option<Text>,
     #[serde(default)]
     pub(super) allow_stderr_kill: bool,
+    #[serde(default = "yes")]
+    pub(super) hold_when_reader_stopped: bool,
     pub(super) pile_up: Option<Spanned<u32>>,
     pub(super) group_by: Option<Text>,
     pub(super) leave: Option<Spanned<u32>>,
@@ -120,7 +122,26 @@ pub(super) struct RawMatch {
     pub(super) container: Option<Text>,
     pub(super) channel: Option<Text>,
     pub(super) stream: Option<Text>,
+    pub(super) culprit: Option<RawCulprit>,
+    pub(super) reader: Option<RawReader>,
+    pub(super) deadlock: Option<bool>,
     pub(super) min_process_age: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawCulprit {
+    pub(super) comm: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawReader {
+    pub(super) state: Option<Text>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -248,6 +269,8 @@ fn wrong_type(key: &str, message: &str) -> String {
         (key, "a table") if key.ends_with(".stalled_share") => {
             "a table such as { share = \"80%\", over = \"5m\" }"
         }
+        (key, "a table") if key.ends_with(".culprit") => "culprit.comm = \"…\"",
+        (key, "a table") if key.ends_with(".reader") => "reader.state = \"…\"",
         (_, "a boolean") => "true or false",
         (_, other) => other,
     };
@@ -288,7 +311,7 @@ mod tests {
                 "[[rule]]\nmatch.pid = 'x'",
                 "2:7: rule[0].match.pid: unknown key; known keys: `comm`, `thread`, `exe`, `cmdline`, `user`, \
                  `group`, `parent`, `ancestor`, `cgroup`, `unit`, `container`, `channel`, `stream`, \
-                 `min_process_age`",
+                 `culprit`, `reader`, `deadlock`, `min_process_age`",
             ),
             (
                 "[rule]\nname = 'x'",

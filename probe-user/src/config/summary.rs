@@ -107,13 +107,27 @@ pub fn rule(rule: &Rule) -> String {
         .channel
         .map(|channel| format!(" through {}", channel_name(channel)))
         .unwrap_or_default();
+    let culprit = matches
+        .culprit_comm
+        .as_ref()
+        .map(|comm| format!(" where {} does not read", comm.as_str()))
+        .unwrap_or_default();
+    let reader = matches
+        .reader_state
+        .map(|state| format!(" with a reader that is {}", state.as_str()))
+        .unwrap_or_default();
+    let deadlock = match matches.deadlock {
+        Some(true) => " in a deadlock",
+        Some(false) => " in no deadlock",
+        None => "",
+    };
     let age = matches
         .min_process_age
         .map(|age| format!(" older than {}", human(age)))
         .unwrap_or_default();
     let after = after(rule);
     format!(
-        "{}: {action} {command}{stream}{channel}{conditions}{age} after {after}",
+        "{}: {action} {command}{stream}{channel}{conditions}{culprit}{reader}{deadlock}{age} after {after}",
         rule.name
     )
 }

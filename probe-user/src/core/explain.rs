@@ -125,6 +125,7 @@ mod tests {
             shares: Vec::new(),
             crawls: None,
             facts: Some(facts().into()),
+            cause: None,
         }
     }
 
@@ -140,6 +141,7 @@ mod tests {
             pace: Pace::default(),
             pre_kill: None,
             allow_stderr_kill: false,
+            hold_when_reader_stopped: true,
         }
     }
 

@@ -8,6 +8,9 @@
 mod admission;
 mod asked;
 mod case;
+mod causes;
+#[cfg(test)]
+mod causes_tests;
 mod effect;
 mod kills;
 #[cfg(test)]
@@ -28,11 +31,14 @@ use std::{
     time::Duration,
 };
 
-use self::case::{Case, Fate};
 pub use self::{
     asked::{Asked, Refusal},
     effect::{Effect, Note, Opened, Sent, Settings},
     standing::{Outlook, Standing},
+};
+use self::{
+    case::{Case, Fate},
+    causes::Causes,
 };
 use super::{
     kill::{Kill, KillId, Step},
@@ -71,6 +77,7 @@ pub struct Machine {
     pacer: Pacer,
     /// The processes whose facts are still awaited.
     asking: BTreeSet<Process>,
+    causes: Causes,
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
@@ -95,6 +102,7 @@ impl Machine {
             pacer: Pacer::default(),
             settings,
             asking: BTreeSet::new(),
+            causes: Causes::default(),
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
@@ -145,6 +153,7 @@ impl Machine {
             .chain([stalls])
             .chain(refresh)
             .chain(self.wake_look)
+            .chain(self.causes.again())
             .chain([unseen])
             .min()
     }
@@ -171,7 +180,11 @@ impl Machine {
             self.stall_ended(stall, why, now);
         }
         self.let_crawlers_go();
-        self.move_kills_on(now);
+        self.age_readers();
+        if !self.check_for_kills(now) {
+            self.move_kills_on(now);
+        }
+        self.poll_readers(now);
         self.ask_about_the_unknown(true, now);
         self.judge_all(now);
         self.admit(now);
@@ -187,10 +200,11 @@ impl Machine {
             let stalls: Vec<_> = self.tracker.stalls_of(process).cloned().collect();
             for stall in stalls {
                 self.cases.entry(stall.id).or_default().rule = self.settings.policy.rule_for(&stall);
-                if stall.missing.is_none() && self.is_due(&stall) {
+                if stall.missing.is_none() && stall.cause.is_some() && self.is_due(&stall) {
                     self.judge(&stall, now);
                 }
             }
+            self.find_readers(now);
         }
         self.admit(now);
     }
@@ -293,8 +307,11 @@ impl Machine {
         let rules = &self.settings.policy.rules;
         let is_over = |stall: &&Stall| {
             let rule = self.cases.get(&stall.id).and_then(|case| rules.get(case.rule?));
-            let share = rule.and_then(|rule| rule.stalled_share.zip(rule.blocked(stall)));
-            share.is_some_and(|(limit, blocked)| limit.is_over_with(blocked))
+            let Some((rule, limit)) = rule.and_then(|rule| Some((rule, rule.stalled_share?))) else {
+                return true;
+            };
+            rule.blocked(stall)
+                .is_some_and(|blocked| limit.is_over_with(blocked))
         };
         let crawlers = self.stalls().filter(|stall| stall.crawls.is_some());
         let over: Vec<_> = crawlers.filter(is_over).map(|stall| stall.last.writer).collect();
@@ -303,10 +320,14 @@ impl Machine {
         }
     }
 
+    /// Judges all that are due and of whom it is known who should read.
     fn judge_all(&mut self, now: Mono) {
+        self.find_readers(now);
         let open = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
-            stall.facts.is_some() && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
+            stall.facts.is_some()
+                && stall.cause.is_some()
+                && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
         };
         let due: Vec<_> = self
             .stalls()
@@ -373,9 +394,13 @@ impl Machine {
             return;
         };
         match verdict {
-            Verdict::Alert => case.fate = Fate::Decided,
+            Verdict::Alert => {
+                case.fate = Fate::Decided;
+                case.done.extend(case.rule);
+            }
             Verdict::Skip(reason, detail) => {
                 case.fate = Fate::Decided;
+                case.done.extend(case.rule);
                 self.report_skip(stall, reference, reason, detail, now);
             }
             Verdict::End => case.fate = Fate::Wanted,
@@ -383,6 +408,7 @@ impl Machine {
     }
 
     fn stall_ended(&mut self, stall: Stall, why: Ended, now: Mono) {
+        self.forget_write(&stall);
         // After SIGTERM, leaving the write is what is hoped for: an exit may follow.
         let is_reason = |kill: &Kill| {
             let waits = matches!(kill.step, Step::Terminating { .. }) && why == Ended::Left;

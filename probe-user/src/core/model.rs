@@ -3,6 +3,8 @@
 use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
+
+use super::chain::Cause;
 pub use probe_ebpf::{
     record::{ChannelKind, DrainToken},
     syscall::WriteSyscall,
@@ -105,7 +107,7 @@ impl WriterId {
 }
 
 /// What is written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel {
     /// Pipe, fifo or unix socket.
     pub kind: ChannelKind,
@@ -320,6 +322,8 @@ pub struct Stall {
     pub crawls: Option<Duration>,
     /// What rules ask about, once it has been read.
     pub facts: Option<Arc<Facts>>,
+    /// Who should read and does not, once that was asked for.
+    pub cause: Option<Arc<Cause>>,
 }
 
 impl Stall {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    matcher::Subject,
     model::{Bound, Mono, Stall, Stream},
     report::{RuleRef, Skipped},
     rule::{Action, Policy, Rule},
@@ -52,7 +53,13 @@ impl Policy {
         let facts = stall.facts.as_ref()?;
         self.rules
             .iter()
-            .position(|rule| rule.matches.holds(&stall.last, facts))
+            .position(|rule| rule.matches.holds(Subject::stalled(stall, facts)))
+    }
+
+    /// Whether any rule asks who should read.
+    #[must_use]
+    pub fn asks_about_readers(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches.asks_about_readers())
     }
 
     /// Whether a process that a rule wanted ended is still one that it may end.
@@ -71,6 +78,13 @@ impl Policy {
         }
         if rule.name == MANUAL {
             return Ok(());
+        }
+        let asks = |known: &Rule| known.name == rule.name && known.matches.asks_about_readers();
+        if stall.cause.is_none() && self.rules.iter().any(asks) {
+            return Err((
+                Skipped::Identity,
+                "its reader is gone, and the rule asks about readers",
+            ));
         }
         match self.rule_for(stall).and_then(|at| self.rules.get(at)) {
             Some(decides) if rule.is(decides) => Ok(()),

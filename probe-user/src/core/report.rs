@@ -99,6 +99,8 @@ pub enum Skipped {
     Cooldown,
     /// The host is starved of CPU time, so that slow is not dead.
     Pressure,
+    /// A reader is stopped, traced or frozen: the writer waits for somebody who may go on.
+    ReaderStopped,
     /// The rules have hit more different programs than they should; enforcement is off.
     BlastRadius,
     /// The writer moved, or is no longer in the write.
@@ -123,6 +125,7 @@ impl Skipped {
             Self::Budget => "budget",
             Self::Cooldown => "cooldown",
             Self::Pressure => "pressure",
+            Self::ReaderStopped => "reader-stopped",
             Self::BlastRadius => "blast-radius",
             Self::Progressed => "progressed",
             Self::Exited => "exited",

@@ -80,6 +80,8 @@ pub struct Rule {
     pub mode: Mode,
     /// How fast and how far.
     pub pace: Pace,
+    /// Whether it waits while a reader is stopped, traced or frozen.
+    pub hold_when_reader_stopped: bool,
     /// What to run before the first signal.
     pub pre_kill: Option<Hook>,
     /// Whether it may also end a process that is stuck on its stderr.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    chain::Cause,
     model::{Bound, Channel, ChannelKind, Facts, Look, Mono, Process, Sighting, Stall, StallId, WriterId},
     share::{History, Share},
 };
@@ -126,6 +127,7 @@ impl Tracker {
                                 Stall {
                                     id: stall.id,
                                     crawls: stall.crawls,
+                                    cause: stall.cause,
                                     ..next
                                 }
                             } else {
@@ -194,6 +196,17 @@ impl Tracker {
         }
     }
 
+    /// Files with a stall why it lasts, or that this is to be asked again; returns the stall
+    /// where that is news.
+    pub fn explain(&mut self, writer: WriterId, cause: Option<Arc<Cause>>) -> Option<Stall> {
+        let stall = self.stalls.get_mut(&writer)?;
+        if stall.cause == cause {
+            return None;
+        }
+        stall.cause = cause;
+        Some(stall.clone())
+    }
+
     /// The stalls of a process's threads.
     pub fn stalls_of(&self, process: Process) -> impl Iterator<Item = &Stall> {
         self.stalls
@@ -260,6 +273,7 @@ impl Tracker {
             shares: Vec::new(),
             crawls: None,
             facts: None,
+            cause: None,
         }
     }
 

@@ -31,7 +31,7 @@ use self::{
     decode::decode,
     load::{attach_tracepoint, create, load_iter, prepare, refused},
 };
-use super::layout::LayoutError;
+use super::{layout::LayoutError, readers::OpenFiles};
 use crate::core::{
     machine::Note,
     model::{Look, Process, WriterId},
@@ -39,6 +39,10 @@ use crate::core::{
 
 /// Where kernels show their type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The iterators, by their names in the object.
+const SCANNER: &str = "scan";
+const FILE_WALK: &str = "walk_files";
 
 /// What to load, and for whom.
 #[derive(Clone, Debug)]
@@ -116,6 +120,7 @@ impl ProbeError {
 pub struct Kernel {
     ebpf: Ebpf,
     traced: bool,
+    walks_files: bool,
     /// Whether a look has worked: whatever stops a later one, the kernel can do it.
     looked: bool,
     buffer: Vec<u8>,
@@ -142,7 +147,14 @@ impl Kernel {
     fn load(options: &Options, notify_after: Option<Duration>) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
         let mut ebpf = create(&prepared, options, notify_after)?;
-        load_iter(&mut ebpf, &prepared.btf).map_err(|e| refused("the scanner (iter/task)", &e))?;
+        load_iter(&mut ebpf, SCANNER, "task", &prepared.btf)
+            .map_err(|e| refused("the scanner (iter/task)", &e))?;
+        // Without it `/proc` is walked: slower, and it shows less.
+        let walks_files = load_iter(&mut ebpf, FILE_WALK, "task_file", &prepared.btf);
+        if let Err(error) = &walks_files {
+            let refused = refused("the walk over open files (iter/task_file)", error);
+            log::warn!("{refused}; readers are looked for in /proc");
+        }
         if notify_after.is_some() {
             for name in ["sched_switch", "sched_process_exit"] {
                 attach_tracepoint(&mut ebpf, name, &prepared.btf)
@@ -152,6 +164,7 @@ impl Kernel {
         Ok(Self {
             ebpf,
             traced: notify_after.is_some(),
+            walks_files: walks_files.is_ok(),
             looked: false,
             buffer: Vec::new(),
         })
@@ -162,14 +175,27 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn look(&mut self) -> Result<(Look, Observer), ProbeError> {
-        let mut file = self.open_iterator()?;
-        self.buffer.clear();
-        read_all(&mut file, &mut self.buffer).map_err(|error| ProbeError::Read {
-            what: "the scanner",
-            error,
-        })?;
+        self.read(SCANNER, "the scanner")?;
         self.looked = true;
         decode(&self.buffer, self.traced)
+    }
+
+    /// Walks all open files once.
+    ///
+    /// # Errors
+    /// See [`ProbeError`].
+    pub fn open_files(&mut self) -> Result<OpenFiles, ProbeError> {
+        if !self.walks_files {
+            return Ok(OpenFiles::from_proc());
+        }
+        self.read(FILE_WALK, "the walk over open files")?;
+        OpenFiles::from_records(&self.buffer)
+    }
+
+    fn read(&mut self, program: &str, what: &'static str) -> Result<(), ProbeError> {
+        let mut file = self.open_iterator(program)?;
+        self.buffer.clear();
+        read_all(&mut file, &mut self.buffer).map_err(|error| ProbeError::Read { what, error })
     }
 
     /// The ring buffer of the tracer's notes; there is one, once.
@@ -245,23 +271,23 @@ impl Kernel {
         (0..len).map(sum).collect()
     }
 
-    fn open_iterator(&mut self) -> Result<File, ProbeError> {
+    fn open_iterator(&mut self, name: &str) -> Result<File, ProbeError> {
         let looked = self.looked;
         let refused = |error: &(dyn Error + 'static)| match io_cause(error) {
             Some(error) if looked || is_shortage(&error) => ProbeError::Read {
-                what: "the scanner",
+                what: "an iterator",
                 error,
             },
             _ => ProbeError::Refused {
-                what: "an iterator over its tasks",
+                what: "an iterator over its tasks or files",
                 error: error.to_string(),
             },
         };
         let program: &mut Iter = self
             .ebpf
-            .program_mut("scan")
+            .program_mut(name)
             .and_then(|program| program.try_into().ok())
-            .ok_or(ProbeError::Mismatch("no scanner in it"))?;
+            .ok_or(ProbeError::Mismatch("no such iterator in it"))?;
         let link = program.attach().map_err(|e| refused(&e))?;
         let link = program.take_link(link).map_err(|e| refused(&e))?;
         link.into_file().map_err(|e| refused(&e))

@@ -173,6 +173,10 @@ impl<'a> Recording<'a> {
                 wall,
                 mono: Mono::from_nanos(mono),
             }),
+            wire::Frame::Readers { at, readers } => {
+                let readers = readers.readership().ok_or(Flaw::Unknown)?;
+                Frame::Readers(Mono::from_nanos(at), Box::new(readers))
+            }
             wire::Frame::End { at } => Frame::End(Mono::from_nanos(at)),
         };
         self.at += PREFIX + body.len();

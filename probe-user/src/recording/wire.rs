@@ -3,6 +3,8 @@
 //! Recordings outlive the program: nothing here may be renumbered or retyped. A new
 //! fact or frame is a variant at the end of its enum and a higher version.
 
+mod readers;
+
 use std::{
     ffi::OsString,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -12,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::readers::Readers;
 use crate::core::{
     machine::Note,
     model::{
@@ -51,6 +54,11 @@ pub(super) enum Frame {
     },
     /// Since version 2.
     Counts(Vec<(Writer, Option<Count>)>),
+    /// Since version 2.
+    Readers {
+        at: u64,
+        readers: Readers,
+    },
 }
 
 /// How long a writer of the look that comes next was not blocked, where that is not what it was

@@ -69,6 +69,10 @@ impl Encoder {
                     writer: writer.into(),
                 }
             }
+            Frame::Readers(at, readers) => wire::Frame::Readers {
+                at: at.as_nanos(),
+                readers: readers.as_ref().into(),
+            },
             Frame::Clocks(clocks) => wire::Frame::Clocks {
                 wall: clocks.wall,
                 mono: clocks.mono.as_nanos(),

@@ -97,6 +97,7 @@ fn the_recordings_are_what_their_scenes_make_and_small() {
         ("slow-reader.pst", scenes::slow_reader()),
         ("respawn-loop.pst", scenes::respawn_loop()),
         ("paused-viewer.pst", scenes::paused_viewer()),
+        ("stopped-reader.pst", scenes::stopped_reader()),
     ];
     let total: usize = recordings.iter().map(|(_, bytes)| bytes.len()).sum();
     for (name, bytes) in &recordings {
@@ -108,7 +109,13 @@ fn the_recordings_are_what_their_scenes_make_and_small() {
 
 #[test]
 fn the_plan_of_each_recording_is_what_it_was_and_fits_eighty_columns() {
-    for name in ["incident", "slow-reader", "respawn-loop", "paused-viewer"] {
+    for name in [
+        "incident",
+        "slow-reader",
+        "respawn-loop",
+        "paused-viewer",
+        "stopped-reader",
+    ] {
         for config in [USUAL, STRICT] {
             let done = replay(&format!("{name}.pst"), config, &[]);
             let plan = stdout(&done);
@@ -142,6 +149,27 @@ fn each_of_the_534_is_planned_once_and_no_one_else() {
         "{came:?}"
     );
     assert_eq!(outcome.under_way, 0);
+}
+
+#[test]
+fn a_rule_is_held_back_where_the_reader_was_stopped_and_acts_where_it_ran_again() {
+    let outcome = outcome("stopped-reader.pst", STRICT);
+
+    let said: Vec<_> = outcome
+        .reports
+        .iter()
+        .filter_map(|(at, report)| match report {
+            Report::Kill(_, _, KillReport::Skipped(why, _)) => {
+                Some((scenes::seconds(*at).round(), why.as_str()))
+            }
+            Report::Kill(_, _, KillReport::Planned(_)) => Some((scenes::seconds(*at).round(), "planned")),
+            Report::Kill(..) | Report::StallDetected(..) | Report::StallEnded(..) | Report::Degraded(_) => {
+                None
+            }
+        })
+        .collect();
+    // Blocked at 5 s; the rule is due at 40 s, and the debugger lets go at 70 s.
+    assert_eq!(said, [(40.0, "reader-stopped"), (70.0, "planned")]);
 }
 
 #[test]

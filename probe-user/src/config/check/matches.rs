@@ -21,6 +21,7 @@ use crate::{
         model::{Stream, channel_name},
         pattern::Pattern,
         protect::Protect,
+        reader::State,
     },
 };
 
@@ -65,11 +66,38 @@ impl<'a> Check<'a> {
                 let words = ("stream", "streams");
                 self.keep(one_of(&place, text.get_ref(), words, &STREAMS, Stream::as_str))
             }),
+            culprit_comm: raw
+                .culprit
+                .as_ref()
+                .and_then(|culprit| self.condition(&table, "culprit.comm", culprit.comm.as_ref())),
+            reader_state: raw.reader.as_ref().and_then(|reader| {
+                let text = reader.state.as_ref()?;
+                let place = table.value("reader.state", text);
+                let words = ("state", "states");
+                self.keep(one_of(&place, text.get_ref(), words, &State::ALL, State::as_str))
+            }),
+            deadlock: raw.deadlock,
             min_process_age: raw.min_process_age.as_ref().and_then(|text| {
                 let place = table.value("min_process_age", text);
                 self.keep(duration(&place, text.get_ref(), MIN_PROCESS_AGE))
             }),
         };
+        for (key, is_empty) in [
+            (
+                "culprit.comm",
+                raw.culprit.as_ref().is_some_and(|culprit| culprit.comm.is_none()),
+            ),
+            (
+                "reader.state",
+                raw.reader.as_ref().is_some_and(|reader| reader.state.is_none()),
+            ),
+        ] {
+            if is_empty {
+                let message = format!("asks nothing; write {key} = \"…\", or leave it out");
+                let (name, _) = key.split_once('.').unwrap_or((key, ""));
+                self.problems.push(table.absent(name).problem(message));
+            }
+        }
         if self.problems.len() > known {
             return None;
         }
@@ -119,6 +147,11 @@ impl<'a> Check<'a> {
             ("thread", &raw.thread, no_comm),
             ("parent", &raw.parent, no_comm),
             ("ancestor", &raw.ancestor, no_comm),
+            (
+                "culprit.comm",
+                raw.culprit.as_ref().map_or(&None, |culprit| &culprit.comm),
+                no_comm,
+            ),
             ("exe", &raw.exe, no_path),
             ("cgroup", &raw.cgroup, no_path),
             ("unit", &raw.unit, no_unit),

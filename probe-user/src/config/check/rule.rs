@@ -112,6 +112,7 @@ impl<'a> Check<'a> {
             pace: pace?,
             pre_kill: pre_kill?,
             allow_stderr_kill: raw.allow_stderr_kill,
+            hold_when_reader_stopped: raw.hold_when_reader_stopped,
         })
     }
 

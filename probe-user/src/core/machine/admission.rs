@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Fate, Machine, kills::UNRECORDED};
+use super::{Effect, Fate, Machine, causes::HOLD_FOR, kills::UNRECORDED};
 use crate::core::{
     kill::{Kill, KillId, Step},
-    model::{Mono, StallId, WriterId},
+    model::{Mono, Stall, StallId, WriterId},
     pace::{Admission, Group},
     policy::Trigger,
     report::{Report, RuleRef, Signal, Skipped},
@@ -31,10 +31,10 @@ struct Candidate {
 }
 
 impl Machine {
-    /// Ends the candidates that may be ended now. Waits until no facts are awaited, so that a
-    /// pile is counted whole.
+    /// Ends the candidates that may be ended now. Waits until neither facts nor readers are
+    /// awaited, so that a pile is counted whole.
     pub(super) fn admit(&mut self, now: Mono) {
-        if !self.asking.is_empty() {
+        if !self.asking.is_empty() || self.causes.is_finding() {
             return;
         }
         let (mut candidates, mut piles) = self.candidates();
@@ -101,7 +101,7 @@ impl Machine {
         let Some(case) = self.cases.get_mut(&id) else {
             return;
         };
-        let Some(rule) = case.rule.and_then(|at| policy.rules.get(at)) else {
+        let Some((place, rule)) = case.rule.and_then(|at| Some((at, policy.rules.get(at)?))) else {
             return;
         };
         if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
@@ -123,6 +123,25 @@ impl Machine {
             }
             return;
         }
+        if rule.hold_when_reader_stopped {
+            if !self.are_readers_fresh(&stall) {
+                return;
+            }
+            if let Some(why) = Self::held_back(&stall) {
+                self.hold(
+                    &stall,
+                    reference,
+                    (Skipped::ReaderStopped, Some(why)),
+                    now.after(HOLD_FOR),
+                    now,
+                );
+                return;
+            }
+        }
+        let policy = &self.settings.policy;
+        let (Some(case), Some(rule)) = (self.cases.get_mut(&id), policy.rules.get(place)) else {
+            return;
+        };
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
         let (grace, pre_kill) = (rule.grace, rule.pre_kill.clone());
         let crossed = match trigger {
@@ -138,24 +157,22 @@ impl Machine {
                 },
                 _,
             ) => {
-                let said = case.hold_until(reason, until);
-                self.next_stall = None;
                 if tripped {
                     self.effects
                         .push_back(Effect::Report(Box::new(Report::Degraded(TRIPPED))));
                 }
-                if !said {
-                    self.report_skip(&stall, reference, reason, None, now);
-                }
+                self.hold(&stall, reference, (reason, None), until, now);
             }
             (Admission::Go(ticket), Mode::DryRun) => {
                 self.pacer.spend(ticket, now);
                 case.fate = Fate::Decided;
+                case.done.insert(place);
                 self.next_stall = None;
                 self.report_skip(&stall, reference, Skipped::DryRun, None, now);
             }
             (Admission::Go(ticket), Mode::Enforce) => {
                 case.fate = Fate::Decided;
+                case.done.insert(place);
                 self.begin(Kill {
                     stall,
                     rule: reference,
@@ -172,6 +189,23 @@ impl Machine {
                     again: None,
                 });
             }
+        }
+    }
+
+    /// Puts a decision off, and says why if that was not said before.
+    fn hold(
+        &mut self,
+        stall: &Stall,
+        rule: RuleRef,
+        (reason, detail): (Skipped, Option<&'static str>),
+        until: Mono,
+        now: Mono,
+    ) {
+        let case = self.cases.entry(stall.id).or_default();
+        let said = case.hold_until(reason, until);
+        self.next_stall = None;
+        if !said {
+            self.report_skip(stall, rule, reason, detail, now);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What has been said and decided about a stall.
 
+use std::collections::BTreeSet;
+
 use crate::core::{model::Mono, report::Skipped};
 
 /// How far a decision about a stall has come.
@@ -21,6 +23,8 @@ pub(super) struct Case {
     pub(super) rule: Option<usize>,
     pub(super) reported: bool,
     pub(super) fate: Fate,
+    /// The rules that have decided, by their places.
+    pub(super) done: BTreeSet<usize>,
     /// When the rule's condition was first met.
     pub(super) crossed: Option<Mono>,
     /// Why it waits, and before when it is not to be asked for again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Machine;
 use crate::core::{
     kill::KillId,
-    model::{Process, WriterId},
+    model::{Channel, Process, WriterId},
     report::{Report, Signal, Snapshot},
     rule::{Hook, Policy},
 };
@@ -18,6 +18,11 @@ pub enum Effect {
     Look,
     /// Read about a process; answer with [`Machine::handle_facts`].
     Identify(Process),
+    /// Find out who should read from channels, all at once; answer with [`Machine::handle_readers`],
+    /// or with [`Machine::handle_no_readers`] if that cannot be done now.
+    FindReaders(Vec<Channel>),
+    /// See what known readers do now; answer with [`Machine::handle_people`].
+    CheckReaders(Vec<Process>),
     /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
     Open(KillId, Process),
     /// Run a rule's own program on what was just seen; answer with [`Machine::handle_hooked`].

@@ -242,11 +242,22 @@ impl Machine {
                 self.skip(id, reason, Some(why), now);
                 continue;
             }
+            let holds = self
+                .settings
+                .policy
+                .rules
+                .iter()
+                .any(|known| known.name == rule.name && known.hold_when_reader_stopped);
+            let held_back = Self::held_back(&stall).filter(|_| holds);
             let Some(kill) = self.kills.get_mut(&id) else {
                 continue;
             };
             kill.stall = stall;
             (kill.unseen, kill.again) = (None, None);
+            if let Some(why) = held_back {
+                self.hold_kill(id, why, now);
+                continue;
+            }
             match step {
                 Step::Opened => {
                     kill.step = Step::Committing;
@@ -378,6 +389,13 @@ impl Machine {
             // Should the same stall be seen again after all, it is judged again.
             case.fate = Fate::Open;
             case.crossed = None;
+            case.done.retain(|rule| {
+                self.settings
+                    .policy
+                    .rules
+                    .get(*rule)
+                    .is_none_or(|known| known.name != kill.rule.name)
+            });
         }
         let signalled = self
             .kills
@@ -391,7 +409,7 @@ impl Machine {
         self.finish(id, KillReport::Skipped(reason, detail), now);
     }
 
-    fn finish(&mut self, id: KillId, report: KillReport, now: Mono) {
+    pub(super) fn finish(&mut self, id: KillId, report: KillReport, now: Mono) {
         self.report_kill(id, report, now);
         if let Some(kill) = self.kills.remove(&id) {
             self.targets.remove(&kill.process());

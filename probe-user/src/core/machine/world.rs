@@ -9,11 +9,15 @@ use std::{collections::BTreeMap, time::Duration};
 pub(super) use self::task::{Happening, Task};
 use super::*;
 use crate::core::{
-    model::WriterId,
+    model::{Channel, WriterId},
     pace::{Limits, Pace},
+    reader::{End, Person, Readership, State},
     report::{KillReport, Signal},
     rule::{Action, Match, Mode, Pattern, Policy, Protect, Rule},
 };
+
+/// Who reads from those that no reader was given to.
+const SLEEPER: (u32, State) = (99, State::Sleeping);
 
 /// The observer starts here, so that stalls can be older.
 pub(super) const START: Duration = Duration::from_secs(1000);
@@ -42,6 +46,7 @@ pub(super) fn rule() -> Rule {
         pace: Pace::default(),
         pre_kill: None,
         allow_stderr_kill: false,
+        hold_when_reader_stopped: true,
     }
 }
 
@@ -83,6 +88,13 @@ pub(super) struct World {
     pub(super) before_commit: Option<(u32, Happening)>,
     /// Handles cannot be had.
     pub(super) out_of_handles: bool,
+    /// Who should read what each task writes, by its pid, and what that one does; others are
+    /// read by a process 99 that sleeps.
+    pub(super) readers: BTreeMap<u32, (u32, State)>,
+    pub(super) searches: usize,
+    /// Nobody can be looked for.
+    pub(super) blind: bool,
+    pub(super) checks: usize,
     next_start: u64,
     next_token: u64,
 }
@@ -104,6 +116,10 @@ impl World {
             before_signal: None,
             before_commit: None,
             out_of_handles: false,
+            readers: BTreeMap::new(),
+            searches: 0,
+            blind: false,
+            checks: 0,
             next_start: 1,
             next_token: 1,
         }
@@ -135,6 +151,11 @@ impl World {
     pub(super) fn happen(&mut self, pid: u32, what: Happening) {
         self.next_token += 1;
         let now = self.now;
+        if let Happening::StopReader = what
+            && let Some((_, state)) = self.readers.get_mut(&pid)
+        {
+            *state = State::Stopped;
+        }
         if let Some(task) = self.tasks.get_mut(&pid)
             && let Some(note) = task.happen(what, now, self.next_token)
         {
@@ -187,6 +208,20 @@ impl World {
                     });
                     self.machine.handle_facts(process, facts, now);
                 }
+                Effect::FindReaders(channels) => {
+                    self.searches += 1;
+                    if self.blind {
+                        self.machine.handle_no_readers(now);
+                        continue;
+                    }
+                    let found = self.readership(&channels);
+                    self.machine.handle_readers(found, now);
+                }
+                Effect::CheckReaders(processes) => {
+                    self.checks += 1;
+                    let people = self.people(&processes);
+                    self.machine.handle_people(people, now);
+                }
                 Effect::Open(id, process) => {
                     if let Some((pid, what)) = self.before_open.take() {
                         self.happen(pid, what);
@@ -225,6 +260,50 @@ impl World {
             });
         }
         self.reports.push((self.now, report));
+    }
+
+    /// Each task writes to a channel that has its pid as its inode.
+    fn readership(&self, channels: &[Channel]) -> Readership {
+        let mut found = Readership::default();
+        for channel in channels {
+            let writer = u32::try_from(channel.inode).unwrap();
+            let (reader, _) = self.readers.get(&writer).copied().unwrap_or(SLEEPER);
+            let process = self.process(reader);
+            let end = End {
+                process,
+                fd: 0,
+                inherited: false,
+            };
+            found.ends.insert(*channel, vec![end]);
+            found.people.extend(self.people(&[process]));
+        }
+        found
+    }
+
+    fn people(&self, processes: &[Process]) -> Vec<(Process, Person)> {
+        let is_gone = |process: &Process| self.tasks.get(&process.tgid).is_some_and(|task| !task.alive);
+        let state = |process: &Process| {
+            if is_gone(process) {
+                return State::Gone;
+            }
+            let known = self.readers.values().find(|(pid, _)| *pid == process.tgid);
+            known.map_or(State::Sleeping, |(_, state)| *state)
+        };
+        let person = |process: &Process| Person {
+            comm: "reader".into(),
+            state: state(process),
+            sleeps_in: None,
+            at: self.now,
+        };
+        processes
+            .iter()
+            .map(|process| (*process, person(process)))
+            .collect()
+    }
+
+    fn process(&self, pid: u32) -> Process {
+        let unknown = Process { tgid: pid, start: 1 };
+        self.tasks.get(&pid).map_or(unknown, |task| task.writer.process)
     }
 
     fn signal(&mut self, id: KillId, signal: Signal) {

@@ -108,12 +108,12 @@ struct Filter(CommFilter);
 // SAFETY: the filter is `repr(C)` and all of its words are integers, without padding.
 unsafe impl Pod for Filter {}
 
-pub(super) fn load_iter(ebpf: &mut Ebpf, btf: &AyaBtf) -> Result<(), ProgramError> {
+pub(super) fn load_iter(ebpf: &mut Ebpf, name: &str, over: &str, btf: &AyaBtf) -> Result<(), ProgramError> {
     let program: &mut Iter = ebpf
-        .program_mut("scan")
+        .program_mut(name)
         .ok_or(ProgramError::NotLoaded)?
         .try_into()?;
-    program.load("task", btf)
+    program.load(over, btf)
 }
 
 pub(super) fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &AyaBtf) -> Result<(), ProgramError> {

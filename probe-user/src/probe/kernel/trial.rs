@@ -6,7 +6,7 @@ use aya::{
 };
 
 use super::{
-    Options, ProbeError,
+    Options, ProbeError, SCANNER,
     load::{attach_tracepoint, create, load_iter, prepare, refused},
 };
 use crate::probe::layout::Layout;
@@ -50,7 +50,7 @@ impl Trial {
     /// # Errors
     /// What the kernel says.
     pub fn scan(&mut self) -> Result<(), ProbeError> {
-        load_iter(&mut self.ebpf, &self.btf).map_err(|e| refused("task iterators", &e))
+        load_iter(&mut self.ebpf, SCANNER, "task", &self.btf).map_err(|e| refused("task iterators", &e))
     }
 
     /// A program at the entry of a kernel function.

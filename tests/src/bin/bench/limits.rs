@@ -20,3 +20,10 @@ pub(crate) const SIGNAL_P99_MS: f64 = 100.0;
 pub(crate) const RESIDENT_MIB: f64 = 25.0;
 /// CPU time of an idle `run`, percent of a core.
 pub(crate) const IDLE_PERCENT: f64 = 0.1;
+
+/// Stuck writers whose readers are looked for at once.
+pub(crate) const READER_WRITERS: usize = 1000;
+/// Stuck writers that each have a reader of their own.
+pub(crate) const READER_PAIRS: usize = 500;
+/// One pass for all of them.
+pub(crate) const READERS_MS: f64 = 250.0;

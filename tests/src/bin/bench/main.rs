@@ -17,6 +17,7 @@ mod machine;
 mod memory;
 mod observer;
 mod pipe;
+mod readers;
 mod report;
 mod scan;
 mod sleepers;
@@ -73,6 +74,8 @@ enum Part {
     Switch,
     /// One look at 10,000 threads.
     Scan,
+    /// Who should read, for 1,000 stuck writers.
+    Readers,
     /// 534 stuck writers: from the threshold to the last confirmed exit.
     Incident,
     /// What `run` occupies with 534 stalls.
@@ -129,6 +132,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Pipe => pipe::measure(effort, &mut report).context("pipe")?,
             Part::Switch => switch::measure(effort, &mut report).context("switch")?,
             Part::Scan => scan::measure(effort, &mut report).context("scan")?,
+            Part::Readers => readers::measure(effort, &mut report).context("readers")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,

@@ -85,6 +85,8 @@ pub(in crate::core::machine) enum Happening {
     Orphan,
     /// The tracer loses what it knew.
     Lose,
+    /// Its reader is stopped.
+    StopReader,
 }
 
 impl Task {
@@ -198,7 +200,8 @@ impl Task {
                 }
                 false
             }
-            (Happening::Block, Some(_))
+            (Happening::StopReader, _)
+            | (Happening::Block, Some(_))
             | (Happening::Drain | Happening::Wake { .. } | Happening::Leave, None) => return None,
         };
         self.disturbed = now;
