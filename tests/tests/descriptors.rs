@@ -95,11 +95,9 @@ fn an_agent_that_cannot_look_for_long_has_failed_while_running() {
         Some(RUNTIME_FAILURE),
         "the kernel can, as it has shown"
     );
-    assert!(
-        agent.stderr().contains("Too many open files"),
-        "{}",
-        agent.stderr()
-    );
+    wait::until("the reason on stderr", wait::PATIENCE, || {
+        agent.stderr().contains("Too many open files").then_some(())
+    });
 }
 
 /// Sets how many descriptors the agent may have; returns how many it might.
