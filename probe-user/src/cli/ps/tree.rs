@@ -66,7 +66,7 @@ pub(super) fn draw(stalls: &[Stall]) -> String {
     }
     let mut out = String::new();
     for (root, (cause, branches)) in &roots {
-        line(&mut out, &heading(root, *cause));
+        out.push_str(&text::wrap(&text::one_line(&heading(root, *cause)), WIDTH));
         draw_branches(&mut out, "", branches);
     }
     out
