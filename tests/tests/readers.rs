@@ -81,11 +81,12 @@ fn behind_an_http_server_the_client_that_stopped_reading_is_named() {
         };
         assert_eq!(found.peer, address);
         assert!(found.queued_bytes > 0);
-        let link = proc::link(server.pid(), found.fd).expect("the server has that fd");
-        assert!(link.to_string_lossy().starts_with("socket:["), "{link:?}");
+        let target = proc::link(server.pid(), found.fd).expect("the server has that fd");
+        assert!(target.to_string_lossy().starts_with("socket:["), "{target:?}");
     }
     let tree = text(&["ps", "--tree", "--min", "0s", "--comm", &name]);
-    assert!(tree.contains(&format!("client {address} (fd ")), "{tree}");
+    let words = tree.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!("client {address} (fd ")), "{tree}");
 }
 
 #[test]
@@ -131,14 +132,14 @@ fn a_chain_of_ffmpegs_leads_to_the_sleep_behind_them() {
     let scratch = Scratch::new();
     let name = names::unique("ffm");
     let ffmpeg = scratch.named(&ffmpeg, &name);
-    let (first_reads, first_writes) = pipe().expect("a pipe");
-    let (second_reads, second_writes) = pipe().expect("a pipe");
-    let sleep = start(Path::new("sleep"), &["600"], second_reads, Stdio::null());
+    let (first_rx, first_tx) = pipe().expect("a pipe");
+    let (second_rx, second_tx) = pipe().expect("a pipe");
+    let sleep = start(Path::new("sleep"), &["600"], second_rx, Stdio::null());
     let copy = [
         "-v", "quiet", "-f", "nut", "-i", "pipe:0", "-c", "copy", "-f", "nut", "pipe:1",
     ];
-    let second = start(&ffmpeg, &copy, first_reads, second_writes);
-    let first = start(&ffmpeg, &TO_STDOUT, Stdio::null(), first_writes);
+    let second = start(&ffmpeg, &copy, first_rx, second_tx);
+    let first = start(&ffmpeg, &TO_STDOUT, Stdio::null(), first_tx);
     proc::await_blocked_write(second.pid());
     proc::await_blocked_write(first.pid());
 
@@ -187,11 +188,11 @@ fn a_chain_leads_over_processes_that_are_not_observed() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (first_reads, first_writes) = pipe().expect("a pipe");
-    let (second_reads, second_writes) = pipe().expect("a pipe");
-    let sleep = start(Path::new("sleep"), &["600"], second_reads, Stdio::null());
-    let cat = start(Path::new("cat"), &[], first_reads, second_writes);
-    let writer = start(&yes, &[], Stdio::null(), first_writes);
+    let (first_rx, first_tx) = pipe().expect("a pipe");
+    let (second_rx, second_tx) = pipe().expect("a pipe");
+    let sleep = start(Path::new("sleep"), &["600"], second_rx, Stdio::null());
+    let cat = start(Path::new("cat"), &[], first_rx, second_tx);
+    let writer = start(&yes, &[], Stdio::null(), first_tx);
     proc::await_blocked_write(cat.pid());
     proc::await_blocked_write(writer.pid());
 
@@ -207,10 +208,10 @@ fn two_that_write_to_each_other_and_do_not_read_are_a_deadlock() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (there_reads, there_writes) = pipe().expect("a pipe");
-    let (back_reads, back_writes) = pipe().expect("a pipe");
-    let one = start(&yes, &[], back_reads, there_writes);
-    let other = start(&yes, &[], there_reads, back_writes);
+    let (there_rx, there_tx) = pipe().expect("a pipe");
+    let (back_rx, back_tx) = pipe().expect("a pipe");
+    let one = start(&yes, &[], back_rx, there_tx);
+    let other = start(&yes, &[], there_rx, back_tx);
     proc::await_blocked_write(one.pid());
     proc::await_blocked_write(other.pid());
 
@@ -231,10 +232,10 @@ fn two_that_write_to_each_other_and_do_not_read_are_a_deadlock() {
         "{tree}"
     );
     // Where only one of the two is observed, it is one all the same.
-    let (cat_reads, cat_writes) = pipe().expect("a pipe");
-    let (yes_reads, yes_writes) = pipe().expect("a pipe");
-    let unseen = start(Path::new("yes"), &[], cat_reads, yes_writes);
-    let seen = start(&yes, &[], yes_reads, cat_writes);
+    let (cat_rx, cat_tx) = pipe().expect("a pipe");
+    let (yes_rx, yes_tx) = pipe().expect("a pipe");
+    let unseen = start(Path::new("yes"), &[], cat_rx, yes_tx);
+    let seen = start(&yes, &[], yes_rx, cat_tx);
     proc::await_blocked_write(unseen.pid());
     proc::await_blocked_write(seen.pid());
     let stall = stall_of(seen.pid(), &yes);
@@ -248,8 +249,8 @@ fn a_writer_that_alone_holds_its_reading_end_is_told() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (reads, writes) = pipe().expect("a pipe");
-    let writer = start(&yes, &[], reads, writes);
+    let (rx, tx) = pipe().expect("a pipe");
+    let writer = start(&yes, &[], rx, tx);
     proc::await_blocked_write(writer.pid());
 
     let stall = stall_of(writer.pid(), &yes);
@@ -263,10 +264,10 @@ fn a_descriptor_that_leaked_into_another_child_makes_it_a_holder() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (reads, writes) = pipe().expect("a pipe");
-    let leaked = leaking(Path::new("sleep"), &["600"], &reads);
-    let mut reader = start(Path::new("sleep"), &["601"], reads, Stdio::null());
-    let writer = start(&yes, &[], Stdio::null(), writes);
+    let (rx, tx) = pipe().expect("a pipe");
+    let leaked = leaking(Path::new("sleep"), &["600"], &rx);
+    let mut reader = start(Path::new("sleep"), &["601"], rx, Stdio::null());
+    let writer = start(&yes, &[], Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
 
     let with_a_reader = stall_of(writer.pid(), &yes);
@@ -287,12 +288,12 @@ fn who_was_told_of_a_descriptor_or_made_it_is_no_holder() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (reads, writes) = pipe().expect("a pipe");
+    let (rx, tx) = pipe().expect("a pipe");
     // Its command line names the descriptor, as that of a process substitution does.
-    let number = reads.as_raw_fd().to_string();
-    let told = leaking(Path::new("sleep"), &["600", &number], &reads);
-    drop(reads);
-    let writer = start(&yes, &[], Stdio::null(), writes);
+    let number = rx.as_raw_fd().to_string();
+    let told = leaking(Path::new("sleep"), &["600", &number], &rx);
+    drop(rx);
+    let writer = start(&yes, &[], Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
     let mut command = Command::new("bash");
     command
@@ -312,12 +313,12 @@ fn several_writers_on_one_pipe_have_the_same_reader() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (reads, writes) = pipe().expect("a pipe");
-    let sleep = start(Path::new("sleep"), &["600"], reads, Stdio::null());
+    let (rx, tx) = pipe().expect("a pipe");
+    let sleep = start(Path::new("sleep"), &["600"], rx, Stdio::null());
     let writers: Vec<_> = (0..3)
-        .map(|_| start(&yes, &[], Stdio::null(), writes.try_clone().expect("a copy")))
+        .map(|_| start(&yes, &[], Stdio::null(), tx.try_clone().expect("a copy")))
         .collect();
-    drop(writes);
+    drop(tx);
     for writer in &writers {
         proc::await_blocked_write(writer.pid());
     }
@@ -352,8 +353,8 @@ fn a_reader_in_other_namespaces_is_found_by_the_pid_that_it_has_here() {
         .args([&sleep, &fifo]);
     let outside = Family::start(command.stdin(Stdio::null()));
     // Opening waits for the other end.
-    let writes = File::options().write(true).open(&fifo).expect("the writing end");
-    let writer = start(&yes, &[], Stdio::null(), writes);
+    let tx = File::options().write(true).open(&fifo).expect("the writing end");
+    let writer = start(&yes, &[], Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
     let reader = proc::await_child(outside.pid(), &ffmpeg::comm_of(&sleep));
 
@@ -374,9 +375,9 @@ fn a_stopped_reader_and_a_frozen_one_are_told_as_such() {
     need!(need::bpf());
     let scratch = Scratch::new();
     let yes = named_yes(&scratch);
-    let (reads, writes) = pipe().expect("a pipe");
-    let sleep = start(Path::new("sleep"), &["600"], reads, Stdio::null());
-    let writer = start(&yes, &[], Stdio::null(), writes);
+    let (rx, tx) = pipe().expect("a pipe");
+    let sleep = start(Path::new("sleep"), &["600"], rx, Stdio::null());
+    let writer = start(&yes, &[], Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
 
     sleep.signal(Signal::STOP);

@@ -62,6 +62,9 @@ pub struct Args {
     rules: explain::Rules,
 }
 
+/// What is said of nothing.
+const NONE: &str = "No stalled writers. (--all looks at every command, --min 0s at every age.)\n";
+
 /// How the looks are taken.
 enum Eyes {
     Kernel(Box<Kernel>),
@@ -175,7 +178,7 @@ fn print_json(stalls: &[Stall]) -> Result<()> {
 
 fn print_table(stalls: &[Stall]) -> Result<()> {
     if stalls.is_empty() {
-        return super::print("No stalled writers. (--all looks at every command, --min 0s at every age.)\n");
+        return super::print(NONE);
     }
     let mut table = Table::new();
     table
@@ -226,27 +229,38 @@ fn row(stall: &Stall) -> [String; 8] {
     let nothing_known = Facts::default();
     let facts = stall.facts.as_deref().unwrap_or(&nothing_known);
     let last = &stall.last;
-    let age = match (stall.draining, stall.bound == Bound::AtLeast) {
-        (true, _) => "drains".to_owned(),
-        (false, true) => format!(">{}", text::age(stall.age(last.at))),
-        (false, false) => text::age(stall.age(last.at)),
-    };
     let name = if last.comm == last.thread {
         text::cut(&last.comm, 15)
     } else {
         format!("{}/{}", text::cut(&last.comm, 8), text::cut(&last.thread, 8))
     };
     [
-        age,
+        age(stall),
         last.writer.process.tgid.to_string(),
         name,
         text::cut(facts.user.as_deref().unwrap_or(&last.uid.to_string()), 8),
         channel_name(last.channel.kind).to_owned(),
-        last.stream
-            .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned()),
+        place(stall),
         reader(stall),
         facts.cmdline.join(" "),
     ]
+}
+
+/// How long it has lasted, as far as that is known.
+fn age(stall: &Stall) -> String {
+    let age = text::age(stall.age(stall.last.at));
+    match (stall.draining, stall.bound == Bound::AtLeast) {
+        (true, _) => "drains".to_owned(),
+        (false, true) => format!(">{age}"),
+        (false, false) => age,
+    }
+}
+
+/// Where it writes to: a standard stream, or a descriptor.
+fn place(stall: &Stall) -> String {
+    let last = &stall.last;
+    last.stream
+        .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned())
 }
 
 /// Who does not read, in at most 18 columns: the culprit, with its state where that is unusual.
@@ -264,7 +278,13 @@ fn reader(stall: &Stall) -> String {
     }
     let mark = match culprit.person.state {
         State::Running | State::Sleeping => "",
-        state => state.letter(),
+        state @ (State::Uninterruptible
+        | State::Stopped
+        | State::Traced
+        | State::Frozen
+        | State::Zombie
+        | State::Gone
+        | State::Unknown) => state.letter(),
     };
     let name = text::cut(&culprit.person.comm, 8);
     format!("{name} {pid} {mark}").trim_end().to_owned()

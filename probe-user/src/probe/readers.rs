@@ -249,7 +249,11 @@ fn ends_of(process: &ProcProcess) -> Option<Vec<OpenEnd>> {
             FDTarget::Pipe(_) => ChannelKind::Pipe,
             FDTarget::Socket(_) => ChannelKind::Unix,
             FDTarget::Path(_) => ChannelKind::Fifo,
-            _ => return None,
+            FDTarget::Net(_)
+            | FDTarget::AnonInode(_)
+            | FDTarget::MemFD(_)
+            | FDTarget::Other(..)
+            | FDTarget::Unknown(..) => return None,
         };
         let meta = std::fs::metadata(&link).ok()?;
         if channel == ChannelKind::Fifo && !meta.file_type().is_fifo() {
@@ -280,7 +284,7 @@ fn ends_of(process: &ProcProcess) -> Option<Vec<OpenEnd>> {
     Some(process.fd().ok()?.flatten().filter_map(end).collect())
 }
 
-/// A device as the kernel packs it (include/linux/kdev_t.h).
+/// A device as the kernel packs it (`MKDEV`, `include/linux/kdev_t.h`).
 pub(super) fn device(dev: u64) -> u32 {
     rustix::fs::major(dev) << 20 | rustix::fs::minor(dev)
 }

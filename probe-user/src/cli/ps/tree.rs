@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::text;
+use super::{NONE, age, place, text};
 use crate::core::{
     chain::{Cause, Reader},
-    model::{Bound, Process, Stall, channel_name},
+    model::{Process, Stall, channel_name},
     reader::Kind,
 };
 
@@ -38,7 +38,7 @@ struct Branch<'a> {
 /// Draws stalls, oldest first, in lines of at most 80 columns.
 pub(super) fn draw(stalls: &[Stall]) -> String {
     if stalls.is_empty() {
-        return "No stalled writers. (--all looks at every command, --min 0s at every age.)\n".to_owned();
+        return NONE.to_owned();
     }
     let mut roots: BTreeMap<Root, (Option<&Cause>, BTreeMap<Process, Branch<'_>>)> = BTreeMap::new();
     for stall in stalls {
@@ -66,7 +66,7 @@ pub(super) fn draw(stalls: &[Stall]) -> String {
     }
     let mut out = String::new();
     for (root, (cause, branches)) in &roots {
-        line(&mut out, &heading(root, *cause));
+        out.push_str(&text::wrap(&text::one_line(&heading(root, *cause)), WIDTH));
         draw_branches(&mut out, "", branches);
     }
     out
@@ -153,19 +153,13 @@ fn draw_branches(out: &mut String, indent: &str, branches: &BTreeMap<Process, Br
 
 fn writer(stall: &Stall) -> String {
     let last = &stall.last;
-    let age = match (stall.draining, stall.bound == Bound::AtLeast) {
-        (true, _) => "drains".to_owned(),
-        (false, true) => format!(">{}", text::age(stall.age(last.at))),
-        (false, false) => text::age(stall.age(last.at)),
-    };
-    let place = last
-        .stream
-        .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned());
     let command = stall.facts.as_ref().map(|facts| facts.cmdline.join(" "));
     format!(
-        "{} {} {age} {place} ({})  {}",
+        "{} {} {} {} ({})  {}",
         last.comm,
         last.writer.process.tgid,
+        age(stall),
+        place(stall),
         channel_name(last.channel.kind),
         command.unwrap_or_default()
     )

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -180,7 +180,7 @@ fn nobody_found_is_no_cause() {
 }
 
 #[test]
-fn ten_thousand_in_a_row_are_followed_without_delay_and_shown_in_part() {
+fn ten_thousand_in_a_row_are_followed_and_shown_in_part() {
     let stalls: Vec<_> = (0..10_000)
         .map(|n| stall(n, u32::try_from(n).unwrap(), n))
         .collect();
@@ -194,11 +194,9 @@ fn ten_thousand_in_a_row_are_followed_without_delay_and_shown_in_part() {
         all.ends.insert(channel(u64::from(n)), vec![end]);
         all.people.insert(process(n + 1), person(State::Sleeping));
     }
-    let before = std::time::Instant::now();
     let found = causes(&stalls, &all);
     assert_eq!(found.len(), 10_000);
     assert_eq!(found[0].1.chain.len(), MAX_LINKS);
-    assert!(before.elapsed() < Duration::from_secs(5), "it is not linear");
 }
 
 /// Up to eight processes, each with up to two blocked writes, and who holds their other ends.

@@ -54,16 +54,25 @@ impl Causes {
 
 impl Machine {
     /// Takes in who should read from the channels that were asked for.
-    pub fn handle_readers(&mut self, found: Readership, now: Mono) {
+    pub fn handle_readers(&mut self, mut found: Readership, now: Mono) {
+        // It held the end a moment ago. To search again at once would find the same.
+        for person in found.people.values_mut() {
+            if person.state == State::Gone {
+                person.state = State::Unknown;
+            }
+        }
+        let mut news: BTreeSet<_> = found.ends.keys().copied().collect();
         self.causes.fresh.extend(found.people.keys());
         self.causes.readership.merge(found);
         // Of whom nothing is said, nobody was found.
         for channel in self.causes.finding.take().into_iter().flatten() {
-            self.causes.readership.ends.entry(channel).or_default();
+            if news.insert(channel) {
+                self.causes.readership.ends.insert(channel, Vec::new());
+            }
         }
         let channels: Vec<_> = self.tracker.stalls().map(|stall| stall.last.channel).collect();
         self.causes.readership.keep(channels);
-        self.link(true);
+        self.link(&news);
         self.judge_all(now);
         self.admit(now);
     }
@@ -95,7 +104,7 @@ impl Machine {
         }
         self.causes.fresh.extend(asked);
         if changed {
-            self.link(false);
+            self.link(&BTreeSet::new());
         }
         if std::mem::take(&mut self.causes.kills_wait) {
             self.move_kills_on(now);
@@ -104,36 +113,46 @@ impl Machine {
         self.admit(now);
     }
 
-    /// Works all causes out anew. Where a reader is gone, somebody else may read now: that is
-    /// asked for again.
-    fn link(&mut self, found: bool) {
+    /// Works all causes out anew, with what was just found of some channels. Where a reader is
+    /// gone, somebody else may read now: that is asked for again.
+    fn link(&mut self, found: &BTreeSet<Channel>) {
         self.next_stall = None;
         let stalls = self.tracker.stalls().filter(|stall| stall.missing.is_none());
-        // Of a channel that was asked for in another stall's name nothing is known yet.
-        let asked = stalls.filter(|stall| found || stall.cause.is_some());
-        let asked: Vec<_> = asked.collect();
-        let writers: HashMap<_, _> = asked.iter().map(|stall| (stall.id, stall.last.writer)).collect();
-        let causes = chain::causes(asked, &self.causes.readership);
+        // What was found in the name of an earlier stall may not be so any more.
+        let known = |stall: &&Stall| stall.cause.is_some() || found.contains(&stall.last.channel);
+        let stalls: Vec<_> = stalls.filter(known).collect();
+        let writers: HashMap<_, _> = stalls
+            .iter()
+            .map(|stall| (stall.id, (stall.last.writer, stall.last.channel)))
+            .collect();
         let is_over = |state: State| matches!(state, State::Gone | State::Zombie);
-        for (id, cause) in causes {
+        for (id, cause) in chain::causes(stalls, &self.causes.readership) {
+            let Some((writer, channel)) = writers.get(&id) else {
+                continue;
+            };
             let lost = cause.parties().any(|reader| is_over(reader.person.state));
-            let cause = (!lost || found).then(|| Arc::new(cause));
-            let news = writers
-                .get(&id)
-                .and_then(|writer| self.tracker.explain(*writer, cause));
-            let Some(stall) = news else { continue };
-            if self.settings.policy.asks_about_readers() {
-                let rule = self.settings.policy.rule_for(&stall);
-                let busy = self.targets.contains_key(&stall.last.writer.process);
-                let case = self.cases.entry(id).or_default();
-                if rule != case.rule && !busy {
-                    case.rule = rule;
-                    (case.hold, case.crossed) = (None, None);
-                    // A rule decides once about a stall.
-                    let again = rule.is_some_and(|rule| case.done.contains(&rule));
-                    case.fate = if again { Fate::Decided } else { Fate::Open };
-                }
+            let holds_on = !lost || found.contains(channel);
+            let cause = holds_on.then(|| Arc::new(cause));
+            if let Some(stall) = self.tracker.explain(*writer, cause) {
+                self.choose_again(&stall);
             }
+        }
+    }
+
+    /// What rules ask of readers has changed: another rule may be the first that matches.
+    fn choose_again(&mut self, stall: &Stall) {
+        let policy = &self.settings.policy;
+        if !policy.asks_about_readers() || self.targets.contains_key(&stall.last.writer.process) {
+            return;
+        }
+        let rule = policy.rule_for(stall);
+        let case = self.cases.entry(stall.id).or_default();
+        if rule != case.rule {
+            case.rule = rule;
+            (case.hold, case.crossed) = (None, None);
+            // A rule decides once about a stall.
+            let again = rule.is_some_and(|rule| case.done.contains(&rule));
+            case.fate = if again { Fate::Decided } else { Fate::Open };
         }
     }
 
@@ -168,7 +187,7 @@ impl Machine {
     pub(super) fn age_readers(&mut self) {
         self.causes.fresh.clear();
         if std::mem::take(&mut self.causes.stale) {
-            self.link(false);
+            self.link(&BTreeSet::new());
         }
     }
 
@@ -253,7 +272,10 @@ impl Machine {
             State::Stopped => "a reader is stopped (T), and may go on when it is continued",
             State::Traced => "a reader is held by a tracer (t), and may go on when that lets go",
             State::Unknown => "what a reader does cannot be read, so that it may be stopped",
-            _ => "a reader is frozen with its control group, and may go on when that is thawed",
+            State::Frozen => "a reader is frozen with its control group, and may go on when that is thawed",
+            State::Running | State::Sleeping | State::Uninterruptible | State::Zombie | State::Gone => {
+                return None;
+            }
         })
     }
 

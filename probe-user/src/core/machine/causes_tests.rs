@@ -187,6 +187,16 @@ fn a_reader_whose_state_cannot_be_read_may_be_stopped() {
 }
 
 #[test]
+fn a_reader_that_is_found_and_cannot_be_seen_is_searched_for_once_a_look_and_holds_the_rule() {
+    let mut world = world(rule());
+    set(&mut world, State::Gone);
+    world.run(seconds(20.0));
+
+    assert_eq!(world.signals, []);
+    assert!(world.searches <= 25, "{}", world.searches);
+}
+
+#[test]
 fn a_rule_for_deadlocks_takes_over_when_one_forms() {
     let deadlock = Rule {
         name: "deadlock".into(),

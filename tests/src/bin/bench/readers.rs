@@ -97,13 +97,13 @@ fn pairs(count: usize) -> Result<(String, Vec<Family>)> {
     let name = names::unique("pair");
     let mut families = Vec::new();
     for _ in 0..count {
-        let (reads, writes) = pipe()?;
-        families.push(Family::start(Command::new("sleep").arg("600").stdin(reads)));
+        let (rx, tx) = pipe()?;
+        families.push(Family::start(Command::new("sleep").arg("600").stdin(rx)));
         let mut writer = Command::new(binary::stuck());
         writer
             .args(["write", "--name", &name])
             .stdin(Stdio::null())
-            .stdout(writes);
+            .stdout(tx);
         families.push(Family::start(&mut writer));
     }
     Ok((name, families))
