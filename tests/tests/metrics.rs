@@ -17,6 +17,17 @@ fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
 }
 
+/// The names of metrics in a text.
+fn names_in(text: &str) -> Vec<&str> {
+    let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.match_indices("pipestall_")
+        .map(|(at, _)| {
+            let rest = &text[at..];
+            &rest[..rest.find(|c| !is_of_name(c)).unwrap_or(rest.len())]
+        })
+        .collect()
+}
+
 #[test]
 fn promtool_finds_no_fault_with_the_metrics() {
     need!(need::bpf());
@@ -60,6 +71,17 @@ fn promtool_finds_no_fault_with_the_metrics() {
         !metrics.contains("pid="),
         "what a process is called makes no series"
     );
+    for asker in ["prometheus/pipestall.rules.yml", "grafana/pipestall.json"] {
+        let text = fs::read_to_string(deployed(asker)).expect("what asks for metrics");
+        for name in names_in(&text) {
+            let family = ["_bucket", "_sum", "_count", "_total"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(name);
+            let declared = format!("# TYPE {} ", family.strip_suffix("_info").unwrap_or(family));
+            assert!(metrics.contains(&declared), "{asker} asks for {name}\n{metrics}");
+        }
+    }
     let file = scratch.write("metrics", &metrics);
     let input = fs::File::open(file).expect("the metrics");
     let done = command::run(

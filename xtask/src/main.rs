@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod ci;
+mod deb;
 mod demo;
 mod setup;
 mod shell;
@@ -25,7 +26,7 @@ enum Task {
     /// Finds or installs what the kernel programs are built with
     #[command(after_help = ABOUT_SETUP)]
     Setup {
-        /// Also what only the tests use: ffmpeg, node, strace, python3, imageio-ffmpeg
+        /// Also what only the tests use: ffmpeg, node, strace, python3, prometheus, imageio-ffmpeg
         #[arg(long)]
         tests: bool,
     },
@@ -62,6 +63,8 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Builds the Debian package: the program, its unit, a configuration in dry-run, the manual
+    Deb,
     /// Does what CI does: format, lints, licences, tests
     Ci,
     /// Writes to stdout for ever: the demo's stand-in for ffmpeg
@@ -127,6 +130,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { with } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
+        Task::Deb => deb::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),
     }

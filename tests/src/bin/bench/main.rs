@@ -13,6 +13,7 @@ mod cpu;
 mod idle;
 mod incident;
 mod limits;
+mod load;
 mod machine;
 mod memory;
 mod observer;
@@ -20,6 +21,7 @@ mod pipe;
 mod report;
 mod scan;
 mod sleepers;
+mod storm;
 mod switch;
 mod turns;
 mod worker;
@@ -62,6 +64,9 @@ enum Role {
     /// Threads that sleep, but not in a write.
     #[command(hide = true)]
     Sleepers(sleepers::Options),
+    /// Short blocks, one after the other.
+    #[command(hide = true)]
+    Storm(storm::Options),
 }
 
 /// The parts, in the order in which they are run.
@@ -77,6 +82,8 @@ enum Part {
     Incident,
     /// What `run` occupies with 534 stalls.
     Memory,
+    /// What `run` takes with 10,000 stalls, quiet and in a storm of short blocks.
+    Load,
     /// What `run` uses when nothing is stalled.
     Idle,
 }
@@ -100,6 +107,7 @@ fn main() -> ExitCode {
         Some(Role::Work(job)) => job.run().map(|()| true),
         Some(Role::Echo) => switch::echo().map(|()| true),
         Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
+        Some(Role::Storm(options)) => storm::run(options).map(|()| true),
         None => bench(&cli),
     };
     match done {
@@ -131,6 +139,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Scan => scan::measure(effort, &mut report).context("scan")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
+            Part::Load => load::measure(effort, &mut report).context("load")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
     }
