@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod ci;
+mod deb;
 mod demo;
 mod fuzz;
 mod setup;
@@ -26,7 +27,7 @@ enum Task {
     /// Finds or installs what the kernel programs are built with
     #[command(after_help = ABOUT_SETUP)]
     Setup {
-        /// Also what only the tests use: ffmpeg, node, strace, python3, imageio-ffmpeg
+        /// Also what only the tests use: ffmpeg, node, strace, python3, prometheus, imageio-ffmpeg
         #[arg(long)]
         tests: bool,
     },
@@ -63,6 +64,8 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Builds the Debian package: the program, its unit, a configuration in dry-run, the manual
+    Deb,
     /// Fuzzes configurations and recordings, guided by coverage, for a bounded time
     #[command(after_help = ABOUT_FUZZ)]
     Fuzz {
@@ -141,6 +144,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
         Task::Fuzz { seconds } => fuzz::run(seconds)?,
+        Task::Deb => deb::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),
     }

@@ -95,6 +95,8 @@ pub(super) struct World {
     /// Nobody can be looked for.
     pub(super) blind: bool,
     pub(super) checks: usize,
+    /// Nothing can be made durable.
+    pub(super) disk_full: bool,
     next_start: u64,
     next_token: u64,
 }
@@ -120,6 +122,7 @@ impl World {
             searches: 0,
             blind: false,
             checks: 0,
+            disk_full: false,
             next_start: 1,
             next_token: 1,
         }
@@ -242,7 +245,11 @@ impl World {
                     if let Some((pid, what)) = self.before_commit.take() {
                         self.happen(pid, what);
                     }
-                    self.machine.handle_committed();
+                    if self.disk_full {
+                        self.machine.handle_recording(false, now);
+                    } else {
+                        self.machine.handle_committed();
+                    }
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::Release(_) => {}

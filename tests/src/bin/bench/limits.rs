@@ -18,6 +18,16 @@ pub(crate) const LAST_EXIT_MS: f64 = 2_000.0;
 pub(crate) const SIGNAL_P99_MS: f64 = 100.0;
 /// Resident memory of `run` with [`STUCK_WRITERS`] stalls, MiB.
 pub(crate) const RESIDENT_MIB: f64 = 25.0;
+/// Resident memory of `run` with [`SCANNED_THREADS`] stalls, MiB.
+pub(crate) const LOADED_MIB: f64 = 64.0;
+/// CPU time of `run` with as many, percent of a core, while nothing else happens.
+pub(crate) const QUIET_PERCENT: f64 = 1.0;
+/// The same in a storm of [`STORM_BLOCKS`].
+pub(crate) const STORM_PERCENT: f64 = 15.0;
+/// Blocks a second of the storm.
+pub(crate) const STORM_BLOCKS: u32 = 50_000;
+/// How late a decision may be in it, milliseconds.
+pub(crate) const STORM_LATE_MS: f64 = 1_000.0;
 /// CPU time of an idle `run`, percent of a core.
 pub(crate) const IDLE_PERCENT: f64 = 0.1;
 

@@ -13,6 +13,7 @@ mod cpu;
 mod idle;
 mod incident;
 mod limits;
+mod load;
 mod machine;
 mod memory;
 mod observer;
@@ -21,6 +22,7 @@ mod readers;
 mod report;
 mod scan;
 mod sleepers;
+mod storm;
 mod switch;
 mod turns;
 mod worker;
@@ -63,6 +65,9 @@ enum Role {
     /// Threads that sleep, but not in a write.
     #[command(hide = true)]
     Sleepers(sleepers::Options),
+    /// Short blocks, one after the other.
+    #[command(hide = true)]
+    Storm(storm::Options),
 }
 
 /// The parts, in the order in which they are run.
@@ -80,6 +85,8 @@ enum Part {
     Incident,
     /// What `run` occupies with 534 stalls.
     Memory,
+    /// What `run` takes with 10,000 stalls, quiet and in a storm of short blocks.
+    Load,
     /// What `run` uses when nothing is stalled.
     Idle,
 }
@@ -103,6 +110,7 @@ fn main() -> ExitCode {
         Some(Role::Work(job)) => job.run().map(|()| true),
         Some(Role::Echo) => switch::echo().map(|()| true),
         Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
+        Some(Role::Storm(options)) => storm::run(options).map(|()| true),
         None => bench(&cli),
     };
     match done {
@@ -135,6 +143,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Readers => readers::measure(effort, &mut report).context("readers")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
+            Part::Load => load::measure(effort, &mut report).context("load")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
     }
