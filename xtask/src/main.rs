@@ -63,6 +63,12 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Has the agent work for ten minutes, and sees that what it occupies does not grow
+    Soak {
+        /// For one minute
+        #[arg(long)]
+        quick: bool,
+    },
     /// Builds the Debian package: the program, its unit, a configuration in dry-run, the manual
     Deb,
     /// Does what CI does: format, lints, licences, tests
@@ -130,6 +136,11 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { with } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
+        Task::Soak { quick } => {
+            let quick = quick.then(|| "--quick".to_owned());
+            let soak = ["--only", "soak"].map(str::to_owned);
+            bench::run(&soak.into_iter().chain(quick).collect::<Vec<_>>())?;
+        }
         Task::Deb => deb::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),

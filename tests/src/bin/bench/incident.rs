@@ -114,7 +114,7 @@ fn lines(journal: &Path) -> Result<Vec<Line>> {
 }
 
 /// Counts events of a kind without reading them whole, so that the look costs the agent little CPU.
-fn count(journal: &Path, kind: &str) -> u32 {
+pub(crate) fn count(journal: &Path, kind: &str) -> u32 {
     let text = fs::read_to_string(journal).unwrap_or_default();
     let found = text.matches(&format!("\"type\":\"{kind}\"")).count();
     u32::try_from(found).unwrap_or(u32::MAX)

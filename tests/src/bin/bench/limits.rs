@@ -30,3 +30,5 @@ pub(crate) const STORM_BLOCKS: u32 = 50_000;
 pub(crate) const STORM_LATE_MS: f64 = 1_000.0;
 /// CPU time of an idle `run`, percent of a core.
 pub(crate) const IDLE_PERCENT: f64 = 0.1;
+/// How much resident memory may grow at work, MiB an hour: a tenth of what it takes.
+pub(crate) const SOAK_MIB_AN_HOUR: f64 = 3.0;
