@@ -176,7 +176,7 @@ fn a_reload_keeps_ages_and_judges_anew_only_where_rules_have_changed() {
     assert_eq!(skips(&world), 1, "the same rules have nothing new to say");
 
     reload(&mut world, |settings| {
-        settings.policy.rules[0].stalled_for = seconds(30.0)
+        settings.policy.rules[0].stalled_for = seconds(30.0);
     });
     let Outlook::Due(due, _) = outlook(&world) else {
         panic!("{:?}", outlook(&world))

@@ -19,7 +19,7 @@ use crate::{Effort, limits};
 
 const STUCK: usize = 20;
 const HEALTHY: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Cycles in which caches fill, which are not compared with.
 const WARM_UP: usize = 5;
 
