@@ -199,6 +199,7 @@ impl Agent {
 
         let started = self.outputs.stamp.agent("agent.started", None);
         self.outputs.send(started)?;
+        self.outputs.flush()?;
         self.perform()?;
         if let Some(why) = self.outputs.broken() {
             // Later, it is waited for; at the start, somebody is there to be told.

@@ -7,6 +7,14 @@ use std::process::Command;
 use tests::scratch::Scratch;
 use tests::{binary, command, need, wait};
 
+/// Checks each manifest of the files that it is given.
+const CHECK: &str = r"
+import sys, yaml, kubernetes_validate
+for path in sys.argv[1:]:
+    for manifest in yaml.safe_load_all(open(path)):
+        kubernetes_validate.validate(manifest, '1.30', strict=True)
+";
+
 fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
 }
@@ -37,12 +45,6 @@ fn the_kubernetes_manifests_fit_the_schemas_of_the_api() {
     if !is_there.status.success() {
         return need::skip("the Python package kubernetes-validate is not installed");
     }
-    const CHECK: &str = r"
-import sys, yaml, kubernetes_validate
-for path in sys.argv[1:]:
-    for manifest in yaml.safe_load_all(open(path)):
-        kubernetes_validate.validate(manifest, '1.30', strict=True)
-";
     let done = command::run(
         Command::new(&python)
             .args(["-c", CHECK])

@@ -64,6 +64,12 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Has the agent work for ten minutes, and sees that what it occupies does not grow
+    Soak {
+        /// For one minute
+        #[arg(long)]
+        quick: bool,
+    },
     /// Builds the Debian package: the program, its unit, a configuration in dry-run, the manual
     Deb,
     /// Fuzzes configurations and recordings, guided by coverage, for a bounded time
@@ -144,6 +150,11 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
         Task::Fuzz { seconds } => fuzz::run(seconds)?,
+        Task::Soak { quick } => {
+            let quick = quick.then(|| "--quick".to_owned());
+            let soak = ["--only", "soak"].map(str::to_owned);
+            bench::run(&soak.into_iter().chain(quick).collect::<Vec<_>>())?;
+        }
         Task::Deb => deb::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),

@@ -30,6 +30,8 @@ pub(crate) const STORM_BLOCKS: u32 = 50_000;
 pub(crate) const STORM_LATE_MS: f64 = 1_000.0;
 /// CPU time of an idle `run`, percent of a core.
 pub(crate) const IDLE_PERCENT: f64 = 0.1;
+/// How much resident memory may grow at work, MiB an hour: a tenth of what it takes.
+pub(crate) const SOAK_MIB_AN_HOUR: f64 = 3.0;
 
 /// Stuck writers whose readers are looked for at once.
 pub(crate) const READER_WRITERS: usize = 1000;

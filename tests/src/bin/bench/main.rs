@@ -22,6 +22,7 @@ mod readers;
 mod report;
 mod scan;
 mod sleepers;
+mod soak;
 mod storm;
 mod switch;
 mod turns;
@@ -89,6 +90,8 @@ enum Part {
     Load,
     /// What `run` uses when nothing is stalled.
     Idle,
+    /// What `run` occupies after ten minutes of work; only where it is asked for.
+    Soak,
 }
 
 /// How thorough to be.
@@ -133,7 +136,8 @@ fn bench(cli: &Cli) -> Result<bool> {
     let effort = Effort { quick: cli.quick };
     let mut report = Report::new(!to_stdout, cli.quick)?;
     for part in Part::value_variants() {
-        if !cli.only.is_empty() && !cli.only.contains(part) {
+        let is_usual = !matches!(part, Part::Soak);
+        if !(cli.only.is_empty() && is_usual || cli.only.contains(part)) {
             continue;
         }
         match part {
@@ -144,6 +148,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
             Part::Load => load::measure(effort, &mut report).context("load")?,
+            Part::Soak => soak::measure(effort, &mut report).context("soak")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
     }
