@@ -18,6 +18,7 @@ use tokio::{
 
 use self::{hook::Hooks, journal::Journal, printer::Printer};
 use crate::{
+    alert::Alerts,
     clock,
     core::{
         kill::KillId,
@@ -41,6 +42,8 @@ pub struct Outputs {
     pub journal: Option<Journal>,
     /// Standard output, for as long as it takes events.
     pub printer: Option<Printer>,
+    /// Who is told, if anybody is.
+    pub alerts: Option<Alerts>,
     /// Numbers events.
     pub stamp: Stamp,
 }
@@ -50,6 +53,9 @@ impl Outputs {
         let line = serde_json::to_string(event)?;
         if let Some(journal) = &mut self.journal {
             journal.append(&line);
+        }
+        if let Some(alerts) = &mut self.alerts {
+            alerts.send(event.seq, &line);
         }
         match self
             .printer
@@ -72,8 +78,20 @@ impl Outputs {
         let degraded = self
             .stamp
             .agent("agent.degraded", Some(format!("{WHAT}: {error}")));
-        journal.append(&serde_json::to_string(&degraded)?);
+        let line = serde_json::to_string(&degraded)?;
+        journal.append(&line);
+        if let Some(alerts) = &mut self.alerts {
+            alerts.send(degraded.seq, &line);
+        }
         Ok(())
+    }
+
+    /// What the alerts cannot do.
+    async fn complaint(alerts: &mut Option<Alerts>) -> String {
+        match alerts {
+            Some(alerts) => alerts.complaint().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -118,6 +136,7 @@ enum Wake {
     Notes,
     Exit(Option<KillId>),
     Hooked(Option<(KillId, String)>),
+    Complaint(String),
     Log,
     Stop,
 }
@@ -172,12 +191,17 @@ impl Agent {
                 Some(hooked) = self.hooked.join_next() => Wake::Hooked(hooked.ok()),
                 ready = notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
                 () = deadline => Wake::Deadline,
+                what = Outputs::complaint(&mut self.outputs.alerts) => Wake::Complaint(what),
                 ready = log_ready(&mut log) => { ready?; Wake::Log }
             };
             match wake {
                 Wake::Notes => self.take_notes(notes.get_mut())?,
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
+                Wake::Complaint(what) => {
+                    let degraded = self.outputs.stamp.agent("agent.degraded", Some(what));
+                    self.outputs.send(&degraded)?;
+                }
                 Wake::Exit(None) | Wake::Hooked(None) | Wake::Deadline | Wake::Log => {}
                 Wake::Stop => break,
             }
@@ -197,6 +221,9 @@ impl Agent {
             .stopping(HistogramView::new(&self.kernel.histogram()));
         self.outputs.send(&stopping)?;
         self.outputs.commit()?;
+        if let Some(alerts) = self.outputs.alerts {
+            alerts.finish();
+        }
         let lost = self.outputs.printer.map_or(0, Printer::finish);
         if lost > 0 {
             log::warn!("{lost} events were not printed: standard output was not read in time");

@@ -18,6 +18,21 @@ use crate::{
 /// Version of the format.
 const VERSION: u32 = 1;
 
+/// All kinds of events.
+pub const KINDS: [&str; 11] = [
+    "agent.started",
+    "agent.reloaded",
+    "agent.degraded",
+    "agent.stopping",
+    "stall.detected",
+    "stall.ended",
+    "kill.planned",
+    "kill.sent",
+    "kill.confirmed",
+    "kill.failed",
+    "kill.skipped",
+];
+
 /// An event.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {

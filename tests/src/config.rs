@@ -16,6 +16,7 @@ pub struct Config {
     protect: String,
     report_after: String,
     state: PathBuf,
+    webhooks: String,
 }
 
 /// The one rule.
@@ -59,6 +60,7 @@ impl Config {
             protect: String::new(),
             report_after: "1s".to_owned(),
             state: state.to_owned(),
+            webhooks: String::new(),
         }
     }
 
@@ -135,6 +137,14 @@ impl Config {
         self
     }
 
+    /// Adds a webhook of this name: where to, and the other lines of its table. Receivers of tests
+    /// are on loopback.
+    #[must_use]
+    pub fn alerting(mut self, name: &str, url: &str, lines: &str) -> Self {
+        let _ = write!(self.webhooks, "\n{}", webhook(name, url, lines));
+        self
+    }
+
     /// Sets the state directory.
     #[must_use]
     pub fn state(self, state: PathBuf) -> Self {
@@ -155,6 +165,7 @@ impl Config {
             protect,
             report_after,
             state,
+            webhooks,
         } = self;
         let Rule {
             comm,
@@ -184,7 +195,7 @@ impl Config {
         }
         let _ = write!(
             toml,
-            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n",
+            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n{webhooks}",
             state.display().to_string()
         );
         toml
@@ -194,4 +205,11 @@ impl Config {
     pub fn file(&self, scratch: &Scratch) -> PathBuf {
         scratch.write("pipestall.toml", &self.toml())
     }
+}
+
+/// A `[[webhook]]` table.
+pub fn webhook(name: &str, url: &str, lines: &str) -> String {
+    format!(
+        "[[webhook]]\nname = {name:?}\nurl = {url:?}\nallow_private = [\"127.0.0.0/8\", \"::1\"]\n{lines}\n"
+    )
 }

@@ -11,6 +11,7 @@ use crate::{
         journal::Journal,
         printer::{Format, Printer},
     },
+    alert::Alerts,
     config::Config,
     core::{machine::Settings, rule::Mode},
     event::Stamp,
@@ -51,6 +52,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         observe,
         mut policy,
         state,
+        webhooks,
+        spool,
         warnings,
     } = Config::load(&args.config)?;
     for warning in warnings {
@@ -74,8 +77,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     raise_file_limit();
 
     let (journal, last) = Journal::open(&state.dir)?;
+    let alerts = if webhooks.is_empty() {
+        None
+    } else {
+        Some(Alerts::start(webhooks, spool, &state.dir, last)?)
+    };
     let outputs = Outputs {
         journal: Some(journal),
+        alerts,
         printer: Some(Printer::start(if args.json {
             Format::Json
         } else {

@@ -49,6 +49,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let outputs = Outputs {
         journal: None,
+        alerts: None,
         printer: Some(Printer::start(if args.json {
             Format::Json
         } else {

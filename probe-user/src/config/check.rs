@@ -7,6 +7,7 @@ mod matches;
 mod pace;
 mod rule;
 mod value;
+mod webhook;
 
 use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
 
@@ -62,6 +63,9 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
             rules.extend(check.rule(&table, rule.get_ref(), &observe, &protect));
         }
     }
+    let webhooks = check.webhooks(files);
+    let spool = check.only(files, "spool", |raw| raw.spool.as_ref());
+    let spool = spool.map(|(table, raw)| check.spool(&table, raw)).unwrap_or_default();
     if !check.problems.is_empty() {
         return Err(check.problems);
     }
@@ -75,6 +79,8 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         observe,
         policy,
         state,
+        webhooks,
+        spool,
         warnings: check.warnings,
     })
 }

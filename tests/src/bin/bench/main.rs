@@ -8,6 +8,7 @@
 //! The helper processes are this same program under a hidden subcommand, or `stuck`; all of them
 //! end with it. The only rule that enforces names a comm and a parent that exist here alone.
 
+mod alerts;
 mod bpf;
 mod cpu;
 mod idle;
@@ -75,6 +76,8 @@ enum Part {
     Scan,
     /// 534 stuck writers: from the threshold to the last confirmed exit.
     Incident,
+    /// From an event to a local receiver's answer, by way of the spool on disk.
+    Alerts,
     /// What `run` occupies with 534 stalls.
     Memory,
     /// What `run` uses when nothing is stalled.
@@ -130,6 +133,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Switch => switch::measure(effort, &mut report).context("switch")?,
             Part::Scan => scan::measure(effort, &mut report).context("scan")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
+            Part::Alerts => alerts::measure(effort, &mut report).context("alerts")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
