@@ -155,7 +155,9 @@ pub fn standardwebhooks() -> Result<(PathBuf, PathBuf), String> {
     let python = on_path("python3")?;
     let dir = cached("standardwebhooks")?;
     let mut trial = Command::new(&python);
-    trial.env("PYTHONPATH", &dir).args(["-c", "import standardwebhooks"]);
+    trial
+        .env("PYTHONPATH", &dir)
+        .args(["-c", "import standardwebhooks"]);
     if command::run(&mut trial, Duration::from_secs(30)).status.success() {
         Ok((python, dir))
     } else {

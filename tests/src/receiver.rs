@@ -110,7 +110,10 @@ impl Receiver {
 
     /// Starts one that speaks TLS, and takes everything.
     pub fn start_tls(config: ServerConfig) -> Self {
-        Self::serve(Box::new(|_| Answer::Status(204)), Some(TlsAcceptor::from(Arc::new(config))))
+        Self::serve(
+            Box::new(|_| Answer::Status(204)),
+            Some(TlsAcceptor::from(Arc::new(config))),
+        )
     }
 
     fn serve(judge: Judge, tls: Option<TlsAcceptor>) -> Self {
@@ -224,7 +227,8 @@ where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let raw = Arc::new(raw);
-    let service = service_fn(|request: HttpRequest<Incoming>| answer(request, Arc::clone(&raw), Arc::clone(&shared)));
+    let service =
+        service_fn(|request: HttpRequest<Incoming>| answer(request, Arc::clone(&raw), Arc::clone(&shared)));
     // How a connection ends is the sender's business.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(stream, service)
@@ -244,7 +248,12 @@ async fn answer(
         headers: parts
             .headers
             .iter()
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
             .collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
         answer: Answer::Hang,

@@ -170,7 +170,14 @@ fn verifier() -> Result<()> {
     }
     eprintln!("setup: installing {VERIFIER} into {}", home.display());
     pip();
-    let install = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"];
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--root-user-action=ignore",
+        "--target",
+    ];
     shell::run(Command::new("python3").args(install).arg(home).arg(VERIFIER))
 }
 

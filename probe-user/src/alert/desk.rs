@@ -229,7 +229,11 @@ impl Desk {
             (many, Fault::TooMany, "the spool is full ([spool] max_mib)"),
         ] {
             if count > 0 {
-                self.say("", fault, format!("messages are being dropped, {count} for now: {why}"));
+                self.say(
+                    "",
+                    fault,
+                    format!("messages are being dropped, {count} for now: {why}"),
+                );
             }
         }
     }
@@ -401,7 +405,12 @@ fn forgotten(webhook: &str, incidents: &BTreeMap<Key, Incident>) -> Vec<Change> 
     for (key, incident) in incidents {
         changes.push(Change::Incident(webhook.to_owned(), name(key), None));
         for subject in incident.members.keys() {
-            changes.push(Change::Member(webhook.to_owned(), name(key), subject.clone(), None));
+            changes.push(Change::Member(
+                webhook.to_owned(),
+                name(key),
+                subject.clone(),
+                None,
+            ));
         }
     }
     changes

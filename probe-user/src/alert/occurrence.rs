@@ -245,8 +245,12 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_known_now_is_enough_of_an_event_to_come() {
-        let occurrence =
-            event(1, "stall.detected", "1-2-3", &json!({ "later": { "x": 1 }, "stall": { "readers": [] } }));
+        let occurrence = event(
+            1,
+            "stall.detected",
+            "1-2-3",
+            &json!({ "later": { "x": 1 }, "stall": { "readers": [] } }),
+        );
         assert_eq!(occurrence.event["later"]["x"], 1);
         assert!(Occurrence::parse("{\"id\":1}").is_err());
         assert!(Occurrence::parse("").is_err());

@@ -45,7 +45,9 @@ impl Outcome {
         match status {
             200..=299 => Self::Delivered,
             410 => Self::Gone(why),
-            300..=399 => Self::failed(format!("{why}; redirects are not followed, set its url to where it is")),
+            300..=399 => Self::failed(format!(
+                "{why}; redirects are not followed, set its url to where it is"
+            )),
             // Too early, too slow, too much: these will pass.
             408 | 425 | 429 | 500..=599 => Self::Failed {
                 why,

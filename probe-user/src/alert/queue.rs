@@ -286,7 +286,10 @@ impl Queue {
     /// How many messages are still to be delivered, and how many were refused.
     #[must_use]
     pub fn lengths(&self) -> (usize, usize) {
-        let flying = self.flying.iter().filter(|number| self.entries.contains_key(number));
+        let flying = self
+            .flying
+            .iter()
+            .filter(|number| self.entries.contains_key(number));
         let waiting = self.ready.len() + self.behind.len() + flying.count();
         (waiting, self.entries.len().saturating_sub(waiting))
     }

@@ -69,9 +69,12 @@ impl Redaction {
         match event {
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    match value {
-                        Value::Array(arguments) if name == "cmdline" => self.arguments(arguments),
-                        other => self.apply(other),
+                    if let Value::Array(arguments) = value
+                        && name == "cmdline"
+                    {
+                        self.arguments(arguments);
+                    } else {
+                        self.apply(value);
                     }
                 }
             }
@@ -140,19 +143,40 @@ mod tests {
     #[test]
     fn the_usual_places_of_secrets_are_covered() {
         for (argument, expected) in [
-            ("https://ann:hunter2@example.com/x", "https://ann:[redacted]@example.com/x"),
-            ("https://ann:hun:t@er2@example.com/x", "https://ann:[redacted]@example.com/x"),
+            (
+                "https://ann:hunter2@example.com/x",
+                "https://ann:[redacted]@example.com/x",
+            ),
+            (
+                "https://ann:hun:t@er2@example.com/x",
+                "https://ann:[redacted]@example.com/x",
+            ),
             ("https://h/v?token=abc&x=1", "https://h/v?token=[redacted]&x=1"),
-            ("https://h/v?x=1&X-Amz-Signature=abc", "https://h/v?x=1&X-Amz-Signature=[redacted]"),
-            ("https://h/v?access_token=abc#f", "https://h/v?access_token=[redacted]#f"),
+            (
+                "https://h/v?x=1&X-Amz-Signature=abc",
+                "https://h/v?x=1&X-Amz-Signature=[redacted]",
+            ),
+            (
+                "https://h/v?access_token=abc#f",
+                "https://h/v?access_token=[redacted]#f",
+            ),
             ("--token=abc", "--token=[redacted]"),
             ("--api-key=abc", "--api-key=[redacted]"),
             ("DB_PASSWORD=abc", "DB_PASSWORD=[redacted]"),
             ("-headers", "-headers"),
-            ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
-            ("X-Auth-Token: abc\r\nAccept: */*", "X-Auth-Token: [redacted]\r\nAccept: */*"),
+            (
+                "Authorization: Bearer abc.def",
+                "Authorization: Bearer [redacted]",
+            ),
+            (
+                "X-Auth-Token: abc\r\nAccept: */*",
+                "X-Auth-Token: [redacted]\r\nAccept: */*",
+            ),
             ("{\"password\":\"abc\"}", "{\"password\":\"[redacted]\"}"),
-            ("rtmp://127.0.0.1:1935/live/s3cr3t", "rtmp://127.0.0.1:1935/live/[redacted]"),
+            (
+                "rtmp://127.0.0.1:1935/live/s3cr3t",
+                "rtmp://127.0.0.1:1935/live/[redacted]",
+            ),
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.c2ln", "[redacted]"),
         ] {
             assert_eq!(redacted(&Redaction::default(), &[argument]), [expected]);
@@ -162,10 +186,30 @@ mod tests {
     #[test]
     fn what_is_no_secret_stays_readable() {
         let arguments = [
-            "ffmpeg", "-i", "pipe:0", "-threads", "4", "-c", "copy", "-movflags",
-            "frag_keyframe+empty_moov", "-f", "mp4", "pipe:1", "-keyint_min", "48", "-map", "0:a",
-            "https://example.com/watch?v=1&author=ann", "-metadata", "title=A: b", "-x264-params",
-            "keyint=48:scenecut=0", "-y", "-monkey=1", "rtmp://host/live",
+            "ffmpeg",
+            "-i",
+            "pipe:0",
+            "-threads",
+            "4",
+            "-c",
+            "copy",
+            "-movflags",
+            "frag_keyframe+empty_moov",
+            "-f",
+            "mp4",
+            "pipe:1",
+            "-keyint_min",
+            "48",
+            "-map",
+            "0:a",
+            "https://example.com/watch?v=1&author=ann",
+            "-metadata",
+            "title=A: b",
+            "-x264-params",
+            "keyint=48:scenecut=0",
+            "-y",
+            "-monkey=1",
+            "rtmp://host/live",
         ];
         assert_eq!(redacted(&Redaction::default(), &arguments), arguments);
     }
@@ -173,7 +217,10 @@ mod tests {
     #[test]
     fn the_argument_after_an_option_that_names_a_secret_is_one() {
         assert_eq!(
-            redacted(&Redaction::default(), &["--password", "hunter2", "-token", "-v", "--api_key", "k", "x"]),
+            redacted(
+                &Redaction::default(),
+                &["--password", "hunter2", "-token", "-v", "--api_key", "k", "x"]
+            ),
             ["--password", MARK, "-token", "-v", "--api_key", MARK, "x"]
         );
     }
@@ -182,7 +229,10 @@ mod tests {
     fn a_configuration_adds_patterns_or_takes_the_usual_ones_away() {
         let own = Redaction {
             usual: false,
-            patterns: vec![Regex::new(r"id-(?<secret>\d+)").unwrap(), Regex::new("/home/\\w+").unwrap()],
+            patterns: vec![
+                Regex::new(r"id-(?<secret>\d+)").unwrap(),
+                Regex::new("/home/\\w+").unwrap(),
+            ],
         };
         assert_eq!(
             redacted(&own, &["id-123", "/home/ann/x", "--token=abc"]),

@@ -187,7 +187,10 @@ mod tests {
             let (_dir, place) = file(text, 0o600);
             let error = format!("{:#}", keys(&place).unwrap_err());
             assert!(error.contains(expected), "{error}");
-            assert!(!error.contains("hunter2") && !error.contains(&short[6..]), "{error}");
+            assert!(
+                !error.contains("hunter2") && !error.contains(&short[6..]),
+                "{error}"
+            );
         }
     }
 
@@ -222,6 +225,11 @@ mod tests {
         let (_dir, place) = file("https://x/y\n\n", 0o600);
         assert_eq!(line(&place).unwrap(), "https://x/y");
         let (_dir, place) = file("a\nb\n", 0o600);
-        assert!(line(&place).unwrap_err().to_string().contains("more than one line"));
+        assert!(
+            line(&place)
+                .unwrap_err()
+                .to_string()
+                .contains("more than one line")
+        );
     }
 }

@@ -63,8 +63,8 @@ pub(super) struct Service {
     spool_error: Option<String>,
     reopen: Option<Timestamp>,
     quiet: Option<Timestamp>,
-    /// Events that are missing, and until when they may still come.
-    missing: Option<(Timestamp, u64)>,
+    /// Until when events that are missing may still come.
+    missing: Option<Timestamp>,
     lost: u64,
     flights: JoinSet<(String, Number, Outcome)>,
     lines: mpsc::Receiver<Line>,
@@ -206,7 +206,10 @@ impl Service {
 
     fn due(&self) -> Option<Timestamp> {
         let missing = self.missing.map(|_| later(self.clock.now(), LOOK));
-        [self.desk.due(), self.reopen, missing].into_iter().flatten().min()
+        [self.desk.due(), self.reopen, missing]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn landed(&mut self, done: Result<(String, Number, Outcome), tokio::task::JoinError>) {
@@ -219,9 +222,9 @@ impl Service {
     fn catch_up(&mut self, last: u64) {
         while self.desk.cursor() < last {
             let before = self.desk.cursor();
-            self.read_journal(last);
+            let next = self.read_journal(last);
             if self.desk.cursor() == before {
-                self.give_up(last);
+                self.give_up(next.unwrap_or(last + 1) - 1);
             }
             // What is taken in must not be kept in memory alone for long.
             let now = self.clock.now();
@@ -230,31 +233,36 @@ impl Service {
         }
     }
 
-    /// Takes lines from the journal, up to a number, as many as one transaction should have.
-    fn read_journal(&mut self, to: u64) {
+    /// Takes lines from the journal, up to a number and to the first that is missing, as many as
+    /// one transaction should have; returns the number after what is missing.
+    fn read_journal(&mut self, to: u64) -> Option<u64> {
         let lines = match source::after(&self.dir, self.desk.cursor(), BATCH) {
             Ok(lines) => lines,
             Err(error) => {
-                log::warn!("alerts cannot read the journal: {error}");
-                return;
+                if self.missing.is_none() {
+                    log::warn!("alerts cannot read the journal: {error}");
+                }
+                return None;
             }
         };
         for (seq, line) in lines {
             if seq > to {
                 break;
             }
-            if seq > self.desk.cursor() + 1 {
-                self.give_up(seq - 1);
+            if self.take(seq, &line) == Taken::Gap {
+                return Some(seq);
             }
-            self.take(seq, &line);
         }
+        None
     }
 
     fn take(&mut self, seq: u64, line: &str) -> Taken {
         let taken = self.desk.take(seq, line, self.clock.now());
         if taken == Taken::Unreadable {
             self.lost += 1;
-            self.complain(format!("event {seq} of the journal cannot be understood; no alert tells it"));
+            self.complain(format!(
+                "event {seq} of the journal cannot be understood; no alert tells it"
+            ));
         }
         taken
     }
@@ -264,7 +272,9 @@ impl Service {
         let count = to.saturating_sub(self.desk.cursor());
         self.lost += count;
         self.desk.skip_to(to);
-        self.complain(format!("{count} events are missing from the journal; no alert tells them"));
+        self.complain(format!(
+            "{count} events are missing from the journal; no alert tells them"
+        ));
     }
 
     /// Takes in what came from the agent. Where something is missing, its way was full for a
@@ -272,29 +282,24 @@ impl Service {
     fn take_in(&mut self) {
         let mut lines = std::mem::take(&mut self.waiting).into_iter();
         while let Some((seq, line)) = lines.next() {
-            if self.take(seq, &line) != Taken::Gap {
-                continue;
-            }
-            let before = self.desk.cursor();
-            self.read_journal(seq - 1);
-            if self.desk.cursor() > before {
-                self.shared
-                    .late
-                    .fetch_add(self.desk.cursor() - before, Ordering::Relaxed);
-                self.missing = None;
-            }
-            let now = self.clock.now();
-            if self.desk.cursor() < seq - 1 {
-                let (until, _) = *self.missing.get_or_insert((later(now, PATIENCE), seq));
-                if now < until {
+            while self.take(seq, &line) == Taken::Gap {
+                let before = self.desk.cursor();
+                let next = self.read_journal(seq - 1);
+                let found = self.desk.cursor() - before;
+                if found > 0 {
+                    self.shared.late.fetch_add(found, Ordering::Relaxed);
+                    self.missing = None;
+                    continue;
+                }
+                let now = self.clock.now();
+                if now < *self.missing.get_or_insert_with(|| later(now, PATIENCE)) {
                     self.waiting.push((seq, line));
                     self.waiting.extend(lines);
                     return;
                 }
-                self.give_up(seq - 1);
+                self.missing = None;
+                self.give_up(next.unwrap_or(seq) - 1);
             }
-            self.missing = None;
-            self.take(seq, &line);
         }
         self.missing = None;
     }

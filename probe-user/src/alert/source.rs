@@ -130,13 +130,21 @@ mod tests {
 
     fn journal(lines: impl Iterator<Item = u64>) -> String {
         lines.fold(String::new(), |mut text, seq| {
-            let _ = writeln!(text, "{{\"seq\":{seq},\"x\":\"{}\"}}", "x".repeat(700 + seq as usize % 90));
+            let _ = writeln!(
+                text,
+                "{{\"seq\":{seq},\"x\":\"{}\"}}",
+                "x".repeat(700 + usize::try_from(seq % 90).unwrap())
+            );
             text
         })
     }
 
     fn seqs(dir: &Path, cursor: u64, most: usize) -> Vec<u64> {
-        after(dir, cursor, most).unwrap().iter().map(|(seq, _)| *seq).collect()
+        after(dir, cursor, most)
+            .unwrap()
+            .iter()
+            .map(|(seq, _)| *seq)
+            .collect()
     }
 
     #[test]
@@ -144,7 +152,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("journal.ndjson"), journal(1..=2000)).unwrap();
         for cursor in [0, 1, 2, 999, 1000, 1777, 1999] {
-            assert_eq!(seqs(dir.path(), cursor, 3), (cursor + 1..=2000).take(3).collect::<Vec<_>>());
+            assert_eq!(
+                seqs(dir.path(), cursor, 3),
+                (cursor + 1..=2000).take(3).collect::<Vec<_>>()
+            );
         }
         assert!(seqs(dir.path(), 2000, 3).is_empty());
         assert_eq!(seqs(dir.path(), 0, 10_000).len(), 2000);
@@ -153,7 +164,11 @@ mod tests {
     #[test]
     fn numbers_may_be_missing_and_lines_unreadable() {
         let dir = tempfile::tempdir().unwrap();
-        let text = format!("{}nonsense\n\n{}", journal((1..500).map(|i| i * 10)), journal(6000..6010));
+        let text = format!(
+            "{}nonsense\n\n{}",
+            journal((1..500).map(|i| i * 10)),
+            journal(6000..6010)
+        );
         fs::write(dir.path().join("journal.ndjson"), text).unwrap();
         assert_eq!(seqs(dir.path(), 4985, 3), [4990, 6000, 6001]);
         assert_eq!(seqs(dir.path(), 41, 2), [50, 60]);

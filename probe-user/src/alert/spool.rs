@@ -117,11 +117,7 @@ impl Spool {
             .open(&path)
             .map_err(|error| failed(&error))?;
         let database = FileBackend::new(file)
-            .and_then(|backend| {
-                Builder::new()
-                    .set_cache_size(CACHE)
-                    .create_with_backend(backend)
-            })
+            .and_then(|backend| Builder::new().set_cache_size(CACHE).create_with_backend(backend))
             .map_err(|error| Fault::from(error).of(&path))?;
         File::open(parent)
             .and_then(|dir| dir.sync_all())

@@ -32,19 +32,15 @@ const USER_AGENT: &str = concat!("pipestall/", env!("CARGO_PKG_VERSION"));
 /// What is wrong, and what would be right; the URL itself is not told.
 pub fn check(url: &Url, target: &Target) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!(
-            "its scheme is `{}`; use https (or http)",
-            url.scheme()
-        ));
+        return Err(format!("its scheme is `{}`; use https (or http)", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it has a user or a password in it, which nothing here uses; leave them out".to_owned());
     }
     match literal(url) {
         Some(address) if !target.allows(address) => Err(private(&address.to_string(), address)),
-        Some(_) => Ok(()),
         None if url.host_str().is_none_or(str::is_empty) => Err("it has no host".to_owned()),
-        None => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -195,7 +195,10 @@ mod tests {
         let (words, failed) = Templates::default().write(&sample());
         assert_eq!(failed, None);
         assert_eq!(words.title, "1 stalled writer on host in sample.service");
-        assert_eq!(words.text, "1 stalled (rule sample)\nsample[1] on stdout for 1m01s: stalled");
+        assert_eq!(
+            words.text,
+            "1 stalled (rule sample)\nsample[1] on stdout for 1m01s: stalled"
+        );
     }
 
     #[test]
@@ -205,7 +208,10 @@ mod tests {
         many.states = [("killed".to_owned(), 530), ("recovered".to_owned(), 4)].into();
         let (words, failed) = Templates::default().write(&many);
         assert_eq!(failed, None);
-        assert_eq!(words.title, "Resolved: 534 stalled writers on host in sample.service");
+        assert_eq!(
+            words.title,
+            "Resolved: 534 stalled writers on host in sample.service"
+        );
         assert_eq!(
             words.text,
             "530 killed, 4 recovered (rule sample)\nsample[1] on stdout for 1m01s: stalled\nand 533 more"
@@ -241,7 +247,10 @@ mod tests {
             ("{{ cuont }}", "undefined value"),
             ("{{ worst[0].event.stall.pdi }}", "undefined value"),
             ("{{ count|agee }}", "unknown filter: filter agee is unknown"),
-            ("{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}", "ran out of fuel"),
+            (
+                "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
+                "ran out of fuel",
+            ),
         ] {
             let wrong = Templates::new(None, Some(text)).and_then(|templates| templates.check(&sample()));
             let (which, why) = wrong.unwrap_err();
@@ -263,7 +272,9 @@ mod tests {
     fn what_a_process_calls_itself_cannot_move_a_cursor() {
         let mut evil = sample();
         evil.worst[0].event["stall"]["comm"] = "a\u{1b}[2J\nb".into();
-        let (words, _) = Templates::new(Some("{{ worst[0].event.stall.comm }}"), None).unwrap().write(&evil);
+        let (words, _) = Templates::new(Some("{{ worst[0].event.stall.comm }}"), None)
+            .unwrap()
+            .write(&evil);
         assert_eq!(words.title, "a\\u{1b}[2J b");
         assert!(words.text.contains("a\\u{1b}[2J\nb[1]"));
     }

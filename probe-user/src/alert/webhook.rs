@@ -3,7 +3,11 @@
 //! Made by the configuration, where all of it is checked. It holds no secret: only
 //! where each of them is.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use globset::{Glob, GlobMatcher};
@@ -210,15 +214,13 @@ pub fn is_public(address: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             // What translates to IPv4 is as public as what it translates to (RFC 6052, RFC 3056).
-            let [first, second, third, ..] = v6.segments();
-            let [.., g, h] = v6.segments();
+            let [first, second, third, .., last_but_one, last] = v6.segments();
             let embedded = |high: u16, low: u16| {
-                let [a, b] = high.to_be_bytes();
-                let [c, d] = low.to_be_bytes();
-                is_public(IpAddr::from([a, b, c, d]))
+                let v4 = u32::from(high) << 16 | u32::from(low);
+                is_public(Ipv4Addr::from_bits(v4).into())
             };
             match (first, second) {
-                (0x64, 0xff9b) if third == 0 => embedded(g, h),
+                (0x64, 0xff9b) if third == 0 => embedded(last_but_one, last),
                 (0x2002, _) => embedded(second, third),
                 _ => first & 0xe000 == 0x2000,
             }

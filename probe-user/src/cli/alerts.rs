@@ -61,7 +61,11 @@ struct Chosen {
     #[command(flatten)]
     place: Place,
     /// The messages' numbers, as `alerts list` shows them
-    #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "NUMBER",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     numbers: Vec<Number>,
     /// All of them
     #[arg(long)]
@@ -91,11 +95,14 @@ fn open(place: &Place) -> Result<Option<(Spool, Desk)>> {
     if !spool::path(&config.state.dir).exists() {
         return Ok(None);
     }
-    let spool = Spool::open(&config.state.dir).map_err(|error| match error {
-        SpoolError::InUse(_) => {
-            anyhow::Error::from(error).context("stop the agent first, for it holds its messages")
+    let spool = Spool::open(&config.state.dir).map_err(|error| {
+        let is_in_use = matches!(error, SpoolError::InUse(_));
+        let error = anyhow::Error::from(error);
+        if is_in_use {
+            error.context("stop the agent first, for it holds its messages")
+        } else {
+            error
         }
-        other => other.into(),
     })?;
     let left = spool.load()?;
     let last = left.cursor.unwrap_or(0);

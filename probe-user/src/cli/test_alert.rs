@@ -1,6 +1,6 @@
 //! `pipestall test-alert`
 
-use std::{fmt::Write as _, path::PathBuf, sync::Arc, time::Instant};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
 use anyhow::Result;
 
@@ -15,8 +15,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each webhook gets one message that says it is a sample: written, signed and sent as alerts
-are, once, and not kept. Exits with 1 if a receiver did not take it. The agent need not run;
-it must be able to read the secrets, so run it as the agent is run.")]
+are, once, and not kept; an Alertmanager shows it until its resolve_timeout. Exits with 1 if a receiver did not take it. The agent need not run; this
+must be able to read the secrets, so run it as the agent is run.")]
 pub struct Args {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
@@ -56,7 +56,10 @@ fn chosen(webhooks: Vec<Webhook>, name: Option<&str>) -> Result<Vec<Webhook>> {
     }
     let Some(name) = name else { return Ok(webhooks) };
     let known: Vec<_> = webhooks.iter().map(|webhook| webhook.name.clone()).collect();
-    let chosen: Vec<_> = webhooks.into_iter().filter(|webhook| webhook.name == name).collect();
+    let chosen: Vec<_> = webhooks
+        .into_iter()
+        .filter(|webhook| webhook.name == name)
+        .collect();
     if chosen.is_empty() {
         let message = format!("there is no webhook {name}; there is {}", known.join(", "));
         return Err(Usage(message).into());
@@ -72,16 +75,23 @@ async fn send(webhook: &Webhook, courier: &Courier) -> (String, bool) {
     words.title = format!("A sample by pipestall test-alert: {}", words.title);
     let body: Arc<[u8]> = webhook.format.body(&sample, &words).into();
     let size = body.len();
-    let started = Instant::now();
+    let started = clock::now();
     let attempt = courier.send(&sample.id, body).await;
-    let took = started.elapsed().as_millis();
+    let took = clock::now().since(started).as_millis();
     let (verdict, is_taken) = match &attempt.outcome {
         Outcome::Delivered => ("taken".to_owned(), true),
         Outcome::Failed { why, wait: None } => (format!("failed, and would be tried again: {why}"), false),
-        Outcome::Failed { why, wait: Some(wait) } => {
-            (format!("failed, and would be tried again in {} s: {why}", wait.as_secs()), false)
-        }
-        Outcome::Refused(why) => (format!("refused, and would be kept and not tried again: {why}"), false),
+        Outcome::Failed {
+            why,
+            wait: Some(wait),
+        } => (
+            format!("failed, and would be tried again in {} s: {why}", wait.as_secs()),
+            false,
+        ),
+        Outcome::Refused(why) => (
+            format!("refused, and would be kept and not tried again: {why}"),
+            false,
+        ),
         Outcome::Gone(why) => (format!("gone, and would get nothing more: {why}"), false),
     };
     let mut line = format!(

@@ -65,7 +65,9 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
     }
     let webhooks = check.webhooks(files);
     let spool = check.only(files, "spool", |raw| raw.spool.as_ref());
-    let spool = spool.map(|(table, raw)| check.spool(&table, raw)).unwrap_or_default();
+    let spool = spool
+        .map(|(table, raw)| check.spool(&table, raw))
+        .unwrap_or_default();
     if !check.problems.is_empty() {
         return Err(check.problems);
     }

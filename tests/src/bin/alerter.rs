@@ -56,6 +56,10 @@ fn main() -> Result<()> {
     });
     let delivered = delivered.with_context(|| format!("not all is delivered: {:?}", handle.status()))?;
     ensure!(delivered.lost_events_total == 0, "events are lost: {delivered:?}");
+    eprintln!(
+        "{} events came by way of the journal",
+        delivered.late_events_total
+    );
     alerts.finish();
     Ok(())
 }

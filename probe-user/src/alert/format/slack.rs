@@ -44,7 +44,9 @@ pub(super) fn body(notification: &Notification, words: &Words) -> Value {
 
 /// What has a meaning in Slack's texts, as itself.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// As many whole lines as fit once they are escaped.
@@ -101,9 +103,19 @@ mod tests {
         let header = body["blocks"][0]["text"]["text"].as_str().unwrap();
         assert_eq!(header.chars().count(), 150);
         let text = body["blocks"][1]["text"]["text"].as_str().unwrap();
-        assert!(text.chars().count() <= 3000 && text.ends_with("&lt;\n…"), "{text}");
+        assert!(
+            text.chars().count() <= 3000 && text.ends_with("&lt;\n…"),
+            "{text}"
+        );
         let long = sample("t", &"x".repeat(5000));
-        assert_eq!(long["blocks"][1]["text"]["text"].as_str().unwrap().chars().count(), 3000);
+        assert_eq!(
+            long["blocks"][1]["text"]["text"]
+                .as_str()
+                .unwrap()
+                .chars()
+                .count(),
+            3000
+        );
     }
 
     #[test]

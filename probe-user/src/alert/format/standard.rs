@@ -54,17 +54,21 @@ mod tests {
         let keys = secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let sent = Timestamp::from_second(1_614_265_330).unwrap();
         assert_eq!(
-            signature(&keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", sent, b"{\"test\": 2432232314}"),
+            signature(
+                &keys,
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                sent,
+                b"{\"test\": 2432232314}"
+            ),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
 
     #[test]
     fn every_key_signs() {
-        let keys = secret::parse(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\nwhsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-        )
-        .unwrap();
+        let keys =
+            secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\nwhsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+                .unwrap();
         let both = signature(&keys, "a", Timestamp::UNIX_EPOCH, b"x");
         let (one, other) = both.split_once(' ').unwrap();
         assert_eq!(one, signature(&keys[..1], "a", Timestamp::UNIX_EPOCH, b"x"));
@@ -85,6 +89,9 @@ mod tests {
         assert_eq!(body["data"]["title"], "t");
         assert_eq!(body["data"]["severity"], "warning");
         assert_eq!(body["data"]["worst"][0]["event"]["stall"]["pid"], 1);
-        assert_eq!(body["data"]["labels"], json!({ "rule": "sample", "unit": "sample.service" }));
+        assert_eq!(
+            body["data"]["labels"],
+            json!({ "rule": "sample", "unit": "sample.service" })
+        );
     }
 }

@@ -237,7 +237,11 @@ impl Incident {
     }
 
     pub(super) fn end(&mut self, subject: &str, occurrence: &Occurrence) {
-        self.over(subject, &standing(occurrence).0, Some(occurrence.event.to_string()));
+        self.over(
+            subject,
+            &standing(occurrence).0,
+            Some(occurrence.event.to_string()),
+        );
     }
 
     pub(super) fn lose(&mut self, subject: &str, occurrence: &Occurrence) {

@@ -4,7 +4,10 @@ use super::*;
 use crate::alert::{notification::Status, occurrence::tests::event};
 
 fn at(seconds: u64) -> Timestamp {
-    later("2026-11-23T08:00:00Z".parse().unwrap(), Duration::from_secs(seconds))
+    later(
+        "2026-11-23T08:00:00Z".parse().unwrap(),
+        Duration::from_secs(seconds),
+    )
 }
 
 fn grouping() -> Grouping {
@@ -55,7 +58,11 @@ fn an_incident_of_534_is_one_alert_with_a_count_and_the_worst_ten() {
     for number in 1..=534 {
         let since = later(at(0), Duration::from_secs(number)).to_string();
         let more = json!({ "stall": { "since": since } });
-        groups.handle(&event(number, "stall.detected", &stall(number), &more), true, at(600));
+        groups.handle(
+            &event(number, "stall.detected", &stall(number), &more),
+            true,
+            at(600),
+        );
     }
 
     let told = run_to(&mut groups, at(700));
@@ -65,8 +72,15 @@ fn an_incident_of_534_is_one_alert_with_a_count_and_the_worst_ten() {
     assert_eq!((one.count, one.firing, one.status), (534, 534, Status::Firing));
     assert_eq!(one.subjects.len(), 534);
     assert_eq!(one.since, at(1));
-    assert_eq!((one.rule.as_str(), one.unit.as_str()), ("orphans", "peertube.service"));
-    let pids: Vec<_> = one.worst.iter().map(|w| w.event["stall"]["pid"].as_u64().unwrap()).collect();
+    assert_eq!(
+        (one.rule.as_str(), one.unit.as_str()),
+        ("orphans", "peertube.service")
+    );
+    let pids: Vec<_> = one
+        .worst
+        .iter()
+        .map(|w| w.event["stall"]["pid"].as_u64().unwrap())
+        .collect();
     assert_eq!(pids, (1..=10).collect::<Vec<_>>());
     assert_eq!(one.states, [("stalled".to_owned(), 534)].into());
 }
@@ -83,11 +97,20 @@ fn an_incident_whose_writers_are_ended_one_after_the_other_is_told_three_times()
         said(&mut groups, "kill.planned", number, &Value::Null, number);
         said(&mut groups, "kill.sent", number, &Value::Null, number);
         said(&mut groups, "kill.confirmed", number, &Value::Null, number);
-        said(&mut groups, "stall.ended", number, &json!({ "reason": "exited" }), number);
+        said(
+            &mut groups,
+            "stall.ended",
+            number,
+            &json!({ "reason": "exited" }),
+            number,
+        );
     }
     told.extend(run_to(&mut groups, at(100_000)));
 
-    let counts: Vec<_> = told.iter().map(|one| (one.status, one.count, one.firing)).collect();
+    let counts: Vec<_> = told
+        .iter()
+        .map(|one| (one.status, one.count, one.firing))
+        .collect();
     assert_eq!(
         counts,
         [
@@ -129,7 +152,10 @@ fn all_that_is_told_has_a_name_of_its_own_and_an_incident_keeps_its() {
     assert_eq!(first.incident, last.incident);
     assert_ne!(first.id, last.id);
     assert!(!first.id.contains('.'), "{}", first.id);
-    assert_eq!((last.status, last.states), (Status::Resolved, [("recovered".to_owned(), 1)].into()));
+    assert_eq!(
+        (last.status, last.states),
+        (Status::Resolved, [("recovered".to_owned(), 1)].into())
+    );
 }
 
 #[test]
@@ -148,7 +174,11 @@ fn what_is_over_before_it_is_told_is_told_once_as_over() {
 fn only_wanted_events_begin_an_incident_and_every_event_is_of_use_to_it() {
     let mut groups = groups();
     let ignored = |groups: &mut Groups, kind: &str, reason: &str| {
-        groups.handle(&event(9, kind, &stall(1), &json!({ "reason": reason })), false, at(0));
+        groups.handle(
+            &event(9, kind, &stall(1), &json!({ "reason": reason })),
+            false,
+            at(0),
+        );
     };
     ignored(&mut groups, "stall.detected", "");
     ignored(&mut groups, "stall.ended", "left");
@@ -162,7 +192,13 @@ fn only_wanted_events_begin_an_incident_and_every_event_is_of_use_to_it() {
 
 #[test]
 fn without_send_resolved_an_end_is_not_told_but_what_was_never_told_is() {
-    let mut groups = Groups::new("ops".into(), Grouping { send_resolved: false, ..grouping() });
+    let mut groups = Groups::new(
+        "ops".into(),
+        Grouping {
+            send_resolved: false,
+            ..grouping()
+        },
+    );
     detect(&mut groups, 1, 0);
     assert_eq!(run_to(&mut groups, at(30)).len(), 1);
     said(&mut groups, "stall.ended", 1, &json!({ "reason": "left" }), 40);
@@ -186,7 +222,10 @@ fn a_failed_kill_is_an_incident_of_its_own_that_ends_with_the_stall() {
     said(&mut groups, "stall.ended", 1, &json!({ "reason": "exited" }), 50);
     let told = run_to(&mut groups, at(400));
     assert_eq!(told.len(), 2);
-    assert_eq!(told.iter().filter(|one| one.status == Status::Resolved).count(), 1);
+    assert_eq!(
+        told.iter().filter(|one| one.status == Status::Resolved).count(),
+        1
+    );
 }
 
 #[test]
@@ -197,7 +236,10 @@ fn a_writer_that_another_rule_takes_over_leaves_the_first_ones_incident() {
     said(&mut groups, "kill.planned", 1, &json!({ "rule": "other" }), 60);
     let told = run_to(&mut groups, at(400));
     let status: BTreeMap<_, _> = told.iter().map(|one| (one.rule.as_str(), one.status)).collect();
-    assert_eq!(status, [("orphans", Status::Resolved), ("other", Status::Firing)].into());
+    assert_eq!(
+        status,
+        [("orphans", Status::Resolved), ("other", Status::Firing)].into()
+    );
 }
 
 #[test]
@@ -206,9 +248,16 @@ fn a_writer_that_stalls_again_counts_again() {
     detect(&mut groups, 1, 0);
     run_to(&mut groups, at(30));
     said(&mut groups, "stall.ended", 1, &json!({ "reason": "drained" }), 40);
-    groups.handle(&event(50, "stall.detected", "1-abc-99", &Value::Null), true, at(50));
+    groups.handle(
+        &event(50, "stall.detected", "1-abc-99", &Value::Null),
+        true,
+        at(50),
+    );
     let told = run_to(&mut groups, at(400));
-    assert_eq!((told[0].status, told[0].count, told[0].firing), (Status::Firing, 2, 1));
+    assert_eq!(
+        (told[0].status, told[0].count, told[0].firing),
+        (Status::Firing, 2, 1)
+    );
 }
 
 #[test]
@@ -221,12 +270,19 @@ fn after_a_restart_what_is_not_seen_again_is_over_and_what_is_seen_goes_on() {
     again.restore(groups.incidents().clone(), at(100));
     again.handle(&event(80, "agent.started", "", &Value::Null), false, at(100));
     // The new agent counts its stalls from one.
-    again.handle(&event(81, "stall.detected", "2-abc-1", &Value::Null), false, at(102));
+    again.handle(
+        &event(81, "stall.detected", "2-abc-1", &Value::Null),
+        false,
+        at(102),
+    );
 
     let told = run_to(&mut again, at(10_000));
 
     assert_eq!(told.len(), 1);
-    assert_eq!((told[0].status, told[0].count, told[0].firing), (Status::Firing, 2, 1));
+    assert_eq!(
+        (told[0].status, told[0].count, told[0].firing),
+        (Status::Firing, 2, 1)
+    );
     assert_eq!(told[0].states["gone when the agent was started"], 1);
     assert_eq!(told[0].incident, groups.incidents().values().next().unwrap().id);
 }
@@ -308,10 +364,26 @@ fn all_that_changes_is_named_so_that_it_can_be_kept() {
         let writer = step % 7;
         match step % 6 {
             0 | 1 => detect(&mut groups, writer, step * 20),
-            2 => said(&mut groups, "kill.skipped", writer, &json!({ "reason": "dry-run" }), step * 20),
+            2 => said(
+                &mut groups,
+                "kill.skipped",
+                writer,
+                &json!({ "reason": "dry-run" }),
+                step * 20,
+            ),
             3 => said(&mut groups, "kill.failed", writer, &Value::Null, step * 20),
-            4 => said(&mut groups, "stall.ended", writer, &json!({ "reason": "left" }), step * 20),
-            _ => groups.handle(&event(step, "agent.started", "", &Value::Null), true, at(step * 20)),
+            4 => said(
+                &mut groups,
+                "stall.ended",
+                writer,
+                &json!({ "reason": "left" }),
+                step * 20,
+            ),
+            _ => groups.handle(
+                &event(step, "agent.started", "", &Value::Null),
+                true,
+                at(step * 20),
+            ),
         }
         keep(&mut kept, &mut groups);
         run_to(&mut groups, at(step * 20));

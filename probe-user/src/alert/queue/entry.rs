@@ -59,7 +59,11 @@ impl Entry {
         words: &Words,
         body: Vec<u8>,
     ) -> Self {
-        let mut subjects: Vec<_> = notification.subjects.iter().map(|subject| hash(subject)).collect();
+        let mut subjects: Vec<_> = notification
+            .subjects
+            .iter()
+            .map(|subject| hash(subject))
+            .collect();
         subjects.sort_unstable();
         subjects.dedup();
         Self {

@@ -120,7 +120,14 @@ fn a_receiver_that_wants_to_be_left_alone_is() {
     let mut queue = queue(&[(1, &[10]), (2, &[20])]);
     queue.start(at(0));
     let wait = Some(Duration::from_mins(1));
-    queue.finish(1, Outcome::Failed { why: "429".into(), wait }, at(0));
+    queue.finish(
+        1,
+        Outcome::Failed {
+            why: "429".into(),
+            wait,
+        },
+        at(0),
+    );
     assert_eq!(queue.due(), Some(at(60_000)));
     assert!(start_all(&mut queue, at(59_999)).is_empty());
     assert_eq!(start_all(&mut queue, at(60_000)).len(), 2);
@@ -183,6 +190,7 @@ proptest! {
         fates in prop::collection::vec(0..10_u8, 400),
     ) {
         let mut queue = Queue::new(RETRY);
+        let about = |number: &Number| &messages[usize::try_from(*number).unwrap()];
         for (number, subjects) in (0..).zip(&messages) {
             queue.push(entry(number, &subjects.iter().copied().collect::<Vec<_>>()));
         }
@@ -194,7 +202,7 @@ proptest! {
             flying.extend(start_all(&mut queue, now));
             for (i, one) in flying.iter().enumerate() {
                 for other in &flying[..i] {
-                    prop_assert!(messages[*one as usize].is_disjoint(&messages[*other as usize]));
+                    prop_assert!(about(one).is_disjoint(about(other)));
                 }
             }
             let Some(number) = flying.pop() else {
@@ -214,8 +222,8 @@ proptest! {
         }
         prop_assert_eq!(delivered.len(), messages.len());
         for subject in 0..6 {
-            let about: Vec<_> = delivered.iter().filter(|n| messages[**n as usize].contains(&subject)).collect();
-            prop_assert!(about.is_sorted(), "{subject}: {about:?}");
+            let told: Vec<_> = delivered.iter().filter(|number| about(number).contains(&subject)).collect();
+            prop_assert!(told.is_sorted(), "{subject}: {told:?}");
         }
         prop_assert!(queue.chains.is_empty() && queue.behind.is_empty() && queue.size() == 0);
     }

@@ -2,8 +2,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-fn body(text: &str) -> Option<Arc<[u8]>> {
-    Some(Arc::from(text.as_bytes()))
+fn body(number: Number, text: &str) -> Change {
+    Change::Body(number, Some(Arc::from(text.as_bytes())))
 }
 
 fn entry(number: Number) -> Entry {
@@ -26,12 +26,14 @@ fn what_is_committed_is_there_after_it_is_opened_again() {
             .commit(&[
                 Change::Cursor(7),
                 Change::Entry(1, Some(encode(&entry(1)))),
-                Change::Body(1, body("one")),
+                body(1, "one"),
                 Change::Entry(2, Some(encode(&entry(2)))),
-                Change::Body(2, body("two")),
+                body(2, "two"),
             ])
             .unwrap();
-        spool.commit(&[Change::Entry(1, None), Change::Body(1, None)]).unwrap();
+        spool
+            .commit(&[Change::Entry(1, None), Change::Body(1, None)])
+            .unwrap();
     }
     let left = Spool::open(dir.path()).unwrap().load().unwrap();
     assert_eq!(left.cursor, Some(7));
@@ -45,7 +47,7 @@ fn a_rewrite_leaves_nothing_of_before() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path()).unwrap();
     spool
-        .commit(&[Change::Entry(1, Some(encode(&entry(1)))), Change::Body(1, body("one"))])
+        .commit(&[Change::Entry(1, Some(encode(&entry(1)))), body(1, "one")])
         .unwrap();
     spool.rewrite(&[Change::Cursor(3)]).unwrap();
     let left = spool.load().unwrap();
@@ -66,7 +68,11 @@ fn only_one_process_has_it_and_only_its_user_reads_it() {
 fn what_is_no_spool_is_damaged_and_can_be_put_aside() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("spool")).unwrap();
-    fs::write(path(dir.path()), "this is no database at all, and long enough to be looked at".repeat(100)).unwrap();
+    fs::write(
+        path(dir.path()),
+        "this is no database at all, and long enough to be looked at".repeat(100),
+    )
+    .unwrap();
     let error = Spool::open(dir.path()).unwrap_err();
     assert!(matches!(error, SpoolError::Damaged(..)), "{error:?}");
     let (spool, aside) = Spool::replace(dir.path()).unwrap();
@@ -79,7 +85,7 @@ fn a_row_that_cannot_be_understood_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path()).unwrap();
     spool
-        .commit(&[Change::Entry(1, Some(b"{".to_vec())), Change::Body(1, body("one"))])
+        .commit(&[Change::Entry(1, Some(b"{".to_vec())), body(1, "one")])
         .unwrap();
     assert!(matches!(spool.load(), Err(SpoolError::Damaged(..))));
 }

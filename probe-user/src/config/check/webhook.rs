@@ -23,7 +23,7 @@ use crate::{
         notification::Notification,
         redact::Redaction,
         target,
-        template::Templates,
+        template::{Templates, Which},
         webhook::{Address, EventPattern, Format, Limits, Place as SecretPlace, Retry, Target, Webhook},
     },
     config::{
@@ -94,8 +94,7 @@ impl<'a> Check<'a> {
         if let Some(given) = &raw.max_mib {
             if *given.get_ref() == 0 {
                 let message = "is 0, which would keep nothing; use 1 or more";
-                self.problems
-                    .push(table.value("max_mib", given).problem(message));
+                self.problems.push(table.value("max_mib", given).problem(message));
             }
             limits.size = u64::from(*given.get_ref()) << 20;
         }
@@ -118,7 +117,13 @@ impl<'a> Check<'a> {
         let grouping = self.grouping(table, raw, format.unwrap_or(Format::Standard));
         let redaction = self.redaction(table, raw);
         let templates = self.templates(table, raw, &events);
-        let min = self.time(table, "retry_min", raw.retry_min.as_ref(), RETRY_MIN, DEFAULT_RETRY.min);
+        let min = self.time(
+            table,
+            "retry_min",
+            raw.retry_min.as_ref(),
+            RETRY_MIN,
+            DEFAULT_RETRY.min,
+        );
         let max = self.time(
             table,
             "retry_max",
@@ -201,7 +206,10 @@ impl<'a> Check<'a> {
     }
 
     fn target(&mut self, table: &Table<'a>, raw: &'a RawWebhook) -> Option<Target> {
-        let ca_file = raw.ca_file.as_ref().and_then(|text| self.file(table, "ca_file", text));
+        let ca_file = raw
+            .ca_file
+            .as_ref()
+            .and_then(|text| self.file(table, "ca_file", text));
         let proxy = raw.proxy.as_ref().and_then(|text| {
             let place = table.value("proxy", text);
             let proxy = match url::Url::parse(text.get_ref()) {
@@ -313,8 +321,7 @@ impl<'a> Check<'a> {
             (Format::Standard, None) => {
                 let message = "is missing; the format `standard` is signed: name a file with a line such as \
                                `echo whsec_$(openssl rand -base64 32)` makes";
-                self.problems
-                    .push(table.absent("secret_file").problem(message));
+                self.problems.push(table.absent("secret_file").problem(message));
                 None
             }
             (Format::Standard, Some(_)) => self.one_place(table, None, places),
@@ -338,9 +345,9 @@ impl<'a> Check<'a> {
                 .collect();
         };
         if given.get_ref().is_empty() {
-            let message = "is empty, so nothing is ever told; name events, such as [\"stall.detected\", \"kill.*\"]";
-            self.problems
-                .push(table.value("events", given).problem(message));
+            let message =
+                "is empty, so nothing is ever told; name events, such as [\"stall.detected\", \"kill.*\"]";
+            self.problems.push(table.value("events", given).problem(message));
         }
         let mut events = Vec::new();
         for (i, text) in given.get_ref().iter().enumerate() {
@@ -420,22 +427,35 @@ impl<'a> Check<'a> {
 
     fn templates(&mut self, table: &Table<'a>, raw: &'a RawWebhook, events: &[EventPattern]) -> Templates {
         let text = |given: &'a Option<Text>| given.as_ref().map(|text| text.get_ref().as_str());
-        let templates = Templates::new(text(&raw.title), text(&raw.text)).and_then(|templates| {
-            templates.check(&Notification::sample("host", Timestamp::UNIX_EPOCH))?;
-            if events.iter().any(|pattern| pattern.is_match("agent.degraded")) {
-                templates.check(&Notification::sample_of_agent("host", Timestamp::UNIX_EPOCH))?;
+        let stall = Notification::sample("host", Timestamp::UNIX_EPOCH);
+        let agent = Notification::sample_of_agent("host", Timestamp::UNIX_EPOCH);
+        let speaks_of_agent = events.iter().any(|pattern| pattern.is_match("agent.degraded"));
+        let why_not = |(which, why)| (which, format!("does not work as a template: {why}"));
+        let why_not_for_agent = |(which, why)| {
+            let hint = "put what is about a stall between {% if worst[0].event.stall %} and {% endif %}";
+            (
+                which,
+                format!("does not work for agent.degraded, which is about no stall: {why}; {hint}"),
+            )
+        };
+        let templates = Templates::new(text(&raw.title), text(&raw.text)).map_err(why_not);
+        let templates = templates.and_then(|templates| {
+            templates.check(&stall).map_err(why_not)?;
+            if speaks_of_agent {
+                templates.check(&agent).map_err(why_not_for_agent)?;
             }
             Ok(templates)
         });
         templates.unwrap_or_else(|(which, why)| {
-            let given = match which.as_str() {
-                "title" => raw.title.as_ref(),
-                _ => raw.text.as_ref(),
+            let given = match which {
+                Which::Title => raw.title.as_ref(),
+                Which::Text => raw.text.as_ref(),
             };
-            let place = given.map_or_else(|| table.absent(which.as_str()), |text| table.value(which.as_str(), text));
-            self.problems.push(place.problem(format!(
-                "does not work as a template: {why}; what the agent says of itself has no `event.stall`"
-            )));
+            let place = given.map_or_else(
+                || table.absent(which.as_str()),
+                |text| table.value(which.as_str(), text),
+            );
+            self.problems.push(place.problem(why));
             Templates::default()
         })
     }
@@ -503,7 +523,11 @@ mod tests {
                 None => lines.push((key, line)),
             }
         }
-        let lines: Vec<_> = lines.iter().map(|(_, line)| *line).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|(_, line)| *line)
+            .filter(|line| !line.is_empty())
+            .collect();
         let text = format!("[[webhook]]\n{}\n", lines.join("\n"));
         Config::parse(&text, Path::new("a.toml")).map_err(|error| error.to_string())
     }
@@ -524,7 +548,10 @@ mod tests {
         assert_eq!(webhook.retry, DEFAULT_RETRY);
         assert_eq!(webhook.target.timeout, DEFAULT_TIMEOUT);
         assert!(webhook.redaction.usual && webhook.redaction.patterns.is_empty());
-        assert_eq!(webhook.secret, Some(SecretPlace::File("/etc/pipestall/ops.key".into())));
+        assert_eq!(
+            webhook.secret,
+            Some(SecretPlace::File("/etc/pipestall/ops.key".into()))
+        );
     }
 
     #[test]
@@ -585,11 +612,23 @@ mod tests {
         assert_eq!(config.spool, limits);
     }
 
+    /// What is changed in a good webhook, and what is said then.
+    type Wrong = &'static [(&'static [(&'static str, &'static str)], &'static str)];
+
+    #[track_caller]
+    fn assert_said(table: Wrong) {
+        for (changes, expected) in table {
+            let error = parse(changes).map(|config| config.summary()).unwrap_err();
+            assert_eq!(error, format!("a.toml:{expected}"), "{changes:?}");
+            assert!(!error.contains("hunter2"));
+        }
+    }
+
     #[test]
-    fn each_wrong_value_of_a_webhook_is_told_with_what_would_be_right() {
-        for (changes, expected) in [
+    fn each_wrong_receiver_is_told_with_what_would_be_right() {
+        assert_said(&[
             (
-                &[("name", "")][..],
+                &[("name", "")],
                 "1:1: webhook[0].name: is missing; name the webhook, such as name = \"ops\"",
             ),
             (
@@ -638,6 +677,12 @@ mod tests {
                 &[("format", "format = 'slack'")],
                 "5:15: webhook[0].secret_file: signs nothing: the format `slack` has no signature; leave it out",
             ),
+        ]);
+    }
+
+    #[test]
+    fn each_wrong_value_about_what_is_told_is_told_with_what_would_be_right() {
+        assert_said(&[
             (
                 &[("events", "events = ['stall.*', 'kil.sent']")],
                 "6:22: webhook[0].events[1]: `kil.sent` matches no event; did you mean `kill.sent`?",
@@ -662,8 +707,12 @@ mod tests {
             ),
             (
                 &[("title", "title = '{{ cuont }}'")],
-                "6:9: webhook[0].title: does not work as a template: undefined value; \
-                 what the agent says of itself has no `event.stall`",
+                "6:9: webhook[0].title: does not work as a template: undefined value",
+            ),
+            (
+                &[("text", "text = '{{ worst[0].event.stall.pid }}'")],
+                "6:8: webhook[0].text: does not work for agent.degraded, which is about no stall: undefined value; \
+                 put what is about a stall between {% if worst[0].event.stall %} and {% endif %}",
             ),
             (
                 &[("redact", "redact = ['(']")],
@@ -687,11 +736,7 @@ mod tests {
                 &[("spool", "[spool]\nmax_mib = 0")],
                 "7:11: spool.max_mib: is 0, which would keep nothing; use 1 or more",
             ),
-        ] {
-            let error = parse(changes).map(|config| config.summary()).unwrap_err();
-            assert_eq!(error, format!("a.toml:{expected}"), "{changes:?}");
-            assert!(!error.contains("hunter2"));
-        }
+        ]);
     }
 
     #[test]
@@ -709,15 +754,22 @@ mod tests {
         let warnings = |changes: &[_]| parse(changes).unwrap().warnings;
         assert_eq!(
             warnings(&[("url", "url = 'http://example.com/'")]),
-            ["a.toml:3:7: webhook[0].url: is not encrypted, so that anybody on the way can read alerts; use https"]
+            [
+                "a.toml:3:7: webhook[0].url: is not encrypted, so that anybody on the way can read alerts; use https"
+            ]
         );
-        let home = [("url", "url = 'http://10.0.0.5/'"), ("allow", "allow_private = ['10.0.0.5']")];
+        let home = [
+            ("url", "url = 'http://10.0.0.5/'"),
+            ("allow", "allow_private = ['10.0.0.5']"),
+        ];
         assert!(warnings(&home).is_empty());
     }
 
     #[test]
     fn a_summary_shows_nothing_of_a_url_but_its_host() {
-        let summary = parse(&[("url", "url = 'https://example.com/SECRET?x=SECRET'")]).unwrap().summary();
+        let summary = parse(&[("url", "url = 'https://example.com/SECRET?x=SECRET'")])
+            .unwrap()
+            .summary();
         assert!(
             summary.contains(
                 "webhook ops: standard to https://example.com, of stall.detected, kill.*, agent.degraded, \
