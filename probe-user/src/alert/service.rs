@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -34,6 +34,8 @@ const BATCH: usize = 512;
 const REOPEN: Duration = Duration::from_secs(5);
 /// How often it is said at the most that the spool fails.
 const QUIET: Duration = Duration::from_mins(10);
+/// For how long messages are still delivered at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// For how long events that are missing may still come to the journal.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often they are looked for.
@@ -174,8 +176,18 @@ impl Service {
                 self.landed(done);
             }
         }
-        // What is missing now can only be in the journal.
-        self.work();
+        // What is missing now can only be in the journal, and what does not go now goes after the
+        // next start; but an agent's last words should not have to wait for that.
+        let end = later(self.clock.now(), LAST_WORDS);
+        loop {
+            self.work();
+            let left = between(self.clock.now(), end);
+            match timeout(left, self.flights.join_next()).await {
+                Ok(Some(done)) => self.landed(done),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.keep(self.clock.now());
     }
 
     fn work(&mut self) {
