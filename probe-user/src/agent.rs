@@ -34,6 +34,7 @@ use self::{
     control::{Request, Requests},
     counts::Counts,
     hook::Hooks,
+    outputs::Trouble,
     reload::Origin,
     service::Manager,
 };
@@ -122,7 +123,7 @@ enum Wake {
     Asked(Request),
     Hangup,
     Read(Option<Box<Reading>>),
-    PrinterFailed,
+    Trouble(Trouble),
     Stop,
 }
 
@@ -221,7 +222,7 @@ impl Agent {
                 () = hung_up(&mut hangup) => Wake::Hangup,
                 Some(read) = self.answers.reading.join_next() => Wake::Read(read.ok().map(Box::new)),
                 Some(request) = next_request(&mut self.answers.requests) => Wake::Asked(request),
-                () = self.outputs.printer_failed() => Wake::PrinterFailed,
+                trouble = self.outputs.trouble() => Wake::Trouble(trouble),
                 ready = log_ready(&mut ears.log) => { ready?; Wake::Log }
             };
             match wake {
@@ -229,7 +230,7 @@ impl Agent {
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
                 Wake::Asked(request) => self.take_request(request),
-                Wake::PrinterFailed => self.outputs.drop_printer()?,
+                Wake::Trouble(trouble) => self.outputs.take_trouble(trouble)?,
                 Wake::Hangup => self.read_anew("SIGHUP".to_owned(), None),
                 Wake::Read(Some(reading)) => {
                     if let Some(fresh) = self.take_reading(*reading)? {

@@ -4,7 +4,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::event::{HistogramView, Name, ShareView, StallView};
+use crate::{
+    alert::status::Status as Alerts,
+    event::{HistogramView, Name, ShareView, StallView},
+};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -49,6 +52,8 @@ pub struct Status {
     pub looks: Looks,
     /// How long writers were blocked, as the kernel counted since the start.
     pub blocked_seconds: HistogramView,
+    /// How alerts fare, if anybody is told.
+    pub alerts: Option<Alerts>,
 }
 
 /// What came of kills.

@@ -3,6 +3,7 @@
 //! Each command is a module that reads its arguments, puts the parts together and
 //! prints; none of them decides anything about a stall.
 
+pub mod alerts;
 pub mod check_config;
 pub mod doctor;
 pub mod explain;
@@ -13,6 +14,7 @@ pub mod ps;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod test_alert;
 pub mod text;
 pub mod watch;
 
@@ -51,6 +53,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Check a configuration file, and say what it would do
     CheckConfig(check_config::Args),
+    /// Send a sample to the webhooks of a configuration, and say what came back
+    TestAlert(test_alert::Args),
+    /// List, try again or give up messages that are still to be delivered
+    Alerts(alerts::Args),
     /// Keep what is seen in a file until Ctrl-C, for `replay`; signals nothing
     Record(record::Args),
     /// Run a configuration's rules over a recording: what would have been ended, and when
@@ -69,6 +75,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::TestAlert(args) => test_alert::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Manual(args) => manual::run(&args),

@@ -22,7 +22,10 @@ use probe_ebpf::pattern::CommFilter;
 
 pub use self::problem::{ConfigError, Position, Problem};
 use self::{raw::File, source::Source};
-use crate::core::{model::ChannelKind, rule::Policy};
+use crate::{
+    alert::webhook::{Limits, Webhook},
+    core::{model::ChannelKind, rule::Policy},
+};
 
 /// Where the configuration is unless another place is named.
 pub const DEFAULT_PATH: &str = "/etc/pipestall/pipestall.toml";
@@ -46,6 +49,10 @@ pub struct Config {
     pub api: Option<Api>,
     /// Where the agent serves metrics to others, if it does.
     pub metrics: Option<Metrics>,
+    /// Who is told.
+    pub webhooks: Vec<Webhook>,
+    /// What is kept for those who cannot be told.
+    pub spool: Limits,
     /// What is allowed and yet probably not meant, a line each: `FILE:LINE:COL: KEY: what; what would be right`.
     pub warnings: Vec<String>,
 }

@@ -48,6 +48,22 @@ impl fmt::Display for Name {
     }
 }
 
+/// All kinds of events.
+pub const KINDS: [&str; 12] = [
+    "agent.started",
+    "agent.reloaded",
+    "agent.degraded",
+    "agent.recovered",
+    "agent.stopping",
+    "stall.detected",
+    "stall.ended",
+    "kill.planned",
+    "kill.sent",
+    "kill.confirmed",
+    "kill.failed",
+    "kill.skipped",
+];
+
 /// An event.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Event {

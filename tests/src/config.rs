@@ -18,6 +18,7 @@ pub struct Config {
     state: PathBuf,
     keeping: String,
     served: String,
+    webhooks: String,
 }
 
 /// The one rule.
@@ -63,6 +64,7 @@ impl Config {
             state: state.to_owned(),
             keeping: String::new(),
             served: String::new(),
+            webhooks: String::new(),
         }
     }
 
@@ -146,6 +148,14 @@ impl Config {
         self
     }
 
+    /// Adds a webhook of this name: where to, and the other lines of its table. Receivers of tests
+    /// are on loopback.
+    #[must_use]
+    pub fn alerting(mut self, name: &str, url: &str, lines: &str) -> Self {
+        let _ = write!(self.webhooks, "\n{}", webhook(name, url, lines));
+        self
+    }
+
     /// Sets the state directory.
     #[must_use]
     pub fn state(self, state: PathBuf) -> Self {
@@ -189,6 +199,7 @@ impl Config {
             state,
             keeping,
             served,
+            webhooks,
         } = self;
         let Rule {
             comm,
@@ -218,7 +229,7 @@ impl Config {
         }
         let _ = write!(
             toml,
-            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n{keeping}\n\n{served}",
+            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n{keeping}\n\n{served}\n\n{webhooks}",
             state.display().to_string()
         );
         toml
@@ -228,4 +239,11 @@ impl Config {
     pub fn file(&self, scratch: &Scratch) -> PathBuf {
         scratch.write("pipestall.toml", &self.toml())
     }
+}
+
+/// A `[[webhook]]` table.
+pub fn webhook(name: &str, url: &str, lines: &str) -> String {
+    format!(
+        "[[webhook]]\nname = {name:?}\nurl = {url:?}\nallow_private = [\"127.0.0.0/8\", \"::1\"]\n{lines}\n"
+    )
 }

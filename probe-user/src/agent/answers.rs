@@ -119,10 +119,17 @@ impl Agent {
             return;
         };
         self.manager.reloading();
-        self.answers.reading.spawn_blocking(move || Reading {
-            by,
-            fresh: origin.load(),
-            answer,
+        let alerts = self.outputs.alerts();
+        self.answers.reading.spawn(async move {
+            let loaded = tokio::task::spawn_blocking(move || origin.load()).await;
+            let mut fresh = loaded.unwrap_or_else(|error| Err(error.to_string()));
+            // The last that may refuse: what it takes, it goes by at once.
+            if let (Ok(Fresh { config, .. }), Some(alerts)) = (&fresh, alerts)
+                && let Err(error) = alerts.configure(config.webhooks.clone(), config.spool).await
+            {
+                fresh = Err(format!("{error:#}"));
+            }
+            Reading { by, fresh, answer }
         });
     }
 
@@ -158,12 +165,15 @@ impl Agent {
     }
 
     fn go_by(&mut self, config: crate::config::Config) -> Reloaded {
-        let restart = self
+        let mut restart = self
             .answers
             .origin
             .as_mut()
             .map(|origin| origin.adopt(&config))
             .unwrap_or_default();
+        if self.outputs.alerts().is_none() && !config.webhooks.is_empty() {
+            restart.push("the first [[webhook]] takes a restart".to_owned());
+        }
         let crate::config::Config {
             observe,
             mut policy,
@@ -263,6 +273,7 @@ impl Agent {
                 capacity,
             },
             blocked_seconds: HistogramView::new(blocked),
+            alerts: self.outputs.alerts().map(|alerts| alerts.status()),
         }
     }
 

@@ -9,15 +9,27 @@ use super::{
     journal::Journal,
     printer::Printer,
 };
-use crate::event::{Event, Stamp};
+use crate::{
+    alert::{self, Alerts},
+    event::{Event, Stamp},
+};
 
 /// An incident's events go out in batches of so many.
 const BATCH: usize = 256;
+
+/// What one of those who are told cannot do.
+pub(super) enum Trouble {
+    /// Standard output cannot be written to any more.
+    Printer,
+    /// Alerts say what.
+    Alerts(String),
+}
 
 /// Where events go.
 pub struct Outputs {
     journal: Option<Journal>,
     printer: Option<Printer>,
+    alerts: Option<Alerts>,
     hub: Hub,
     /// Numbers events.
     pub(super) stamp: Stamp,
@@ -38,6 +50,7 @@ impl Outputs {
         Self {
             journal,
             printer,
+            alerts: None,
             hub,
             stamp,
             fresh: Vec::new(),
@@ -45,6 +58,17 @@ impl Outputs {
             unprinted: 0,
             said_anything: false,
         }
+    }
+
+    /// And to alerts, if there are any.
+    #[must_use]
+    pub fn telling(self, alerts: Option<Alerts>) -> Self {
+        Self { alerts, ..self }
+    }
+
+    /// A way to ask the alerts, if there are any.
+    pub(super) fn alerts(&self) -> Option<alert::Handle> {
+        self.alerts.as_ref().map(Alerts::handle)
     }
 
     /// Takes in an event; it goes out with the next [`Self::flush`] or [`Self::commit`].
@@ -145,6 +169,9 @@ impl Outputs {
                 printer.print(&published.event, published.json.clone())
             });
             self.hub.publish(&published);
+            if let Some(alerts) = &mut self.alerts {
+                alerts.send(published.event.seq, &published.json);
+            }
             if let Err(error) = printed {
                 self.stop_printing(error)?;
             }
@@ -152,22 +179,39 @@ impl Outputs {
         Ok(())
     }
 
-    /// Waits until standard output cannot be written to any more.
-    pub(super) async fn printer_failed(&self) {
-        match &self.printer {
-            Some(printer) => printer.failed().await,
-            None => std::future::pending().await,
+    /// Waits until any of those who are told fails.
+    pub(super) async fn trouble(&mut self) -> Trouble {
+        let Self { printer, alerts, .. } = self;
+        let printer = async {
+            match printer {
+                Some(printer) => printer.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let alerts = async {
+            match alerts {
+                Some(alerts) => alerts.complaint().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = printer => Trouble::Printer,
+            what = alerts => Trouble::Alerts(what),
         }
     }
 
-    /// Goes on without a printer that has failed.
+    /// Says so, and goes on without what has failed for good.
     ///
     /// # Errors
-    /// There is no journal either.
-    pub(super) fn drop_printer(&mut self) -> Result<()> {
-        match self.printer.as_ref().map(Printer::error) {
-            Some(error) => self.stop_printing(error),
-            None => Ok(()),
+    /// It was standard output, and there is no journal either.
+    pub(super) fn take_trouble(&mut self, trouble: Trouble) -> Result<()> {
+        match (trouble, self.printer.as_ref().map(Printer::error)) {
+            (Trouble::Printer, Some(error)) => self.stop_printing(error),
+            (Trouble::Printer, None) => Ok(()),
+            (Trouble::Alerts(what), _) => {
+                let degraded = self.stamp.agent("agent.degraded", Some(what));
+                self.send(degraded)
+            }
         }
     }
 
@@ -194,6 +238,9 @@ impl Outputs {
         // What was said on the way out.
         self.commit()?;
         self.hub.close();
+        if let Some(alerts) = self.alerts {
+            alerts.finish();
+        }
         let lost = self.printer.map_or(self.unprinted, Printer::finish);
         if lost > 0 {
             tracing::warn!("{lost} events were not printed: standard output was not read in time");

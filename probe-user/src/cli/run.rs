@@ -15,6 +15,7 @@ use crate::{
         reload::Origin,
         serve::Sockets,
     },
+    alert::Alerts,
     config::Config,
     core::{machine::Settings, rule::Mode},
     event::Stamp,
@@ -67,6 +68,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         state,
         api,
         metrics,
+        webhooks,
+        spool,
         ..
     } = config;
     policy.protect.pids = ancestry();
@@ -96,7 +99,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let _serving = sockets.serve(control, hub.clone(), state.dir.clone())?;
     let format = if args.json { Format::Json } else { Format::Text };
     let printer = (!args.quiet).then(|| Printer::start(format));
-    let outputs = Outputs::new(Some(journal), printer, hub, Stamp::after(last));
+    let alerts = if webhooks.is_empty() {
+        None
+    } else {
+        Some(Alerts::start(webhooks.clone(), spool, &state.dir, last)?)
+    };
+    let outputs = Outputs::new(Some(journal), printer, hub, Stamp::after(last)).telling(alerts);
     let settings = Settings {
         policy,
         refresh: None,

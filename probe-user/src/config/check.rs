@@ -8,6 +8,7 @@ mod pace;
 mod rule;
 mod service;
 mod value;
+mod webhook;
 
 use std::{collections::HashMap, ops::Range, time::Duration};
 
@@ -67,6 +68,11 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
             rules.extend(check.rule(&table, rule.get_ref(), &observe, &protect));
         }
     }
+    let webhooks = check.webhooks(files);
+    let spool = check.only(files, "spool", |raw| raw.spool.as_ref());
+    let spool = spool
+        .map(|(table, raw)| check.spool(&table, raw))
+        .unwrap_or_default();
     if !check.problems.is_empty() {
         return Err(check.problems);
     }
@@ -82,6 +88,8 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         state,
         api,
         metrics,
+        webhooks,
+        spool,
         warnings: check.warnings,
     })
 }

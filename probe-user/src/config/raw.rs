@@ -33,6 +33,9 @@ pub(super) struct Raw {
     pub(super) limits: Option<Spanned<RawLimits>>,
     pub(super) api: Option<Spanned<RawApi>>,
     pub(super) metrics: Option<Spanned<RawMetrics>>,
+    #[serde(default)]
+    pub(super) webhook: Vec<Spanned<RawWebhook>>,
+    pub(super) spool: Option<Spanned<RawSpool>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -180,6 +183,43 @@ pub(super) struct RawMetrics {
     pub(super) listen: Option<Text>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawWebhook {
+    pub(super) name: Option<Text>,
+    pub(super) url: Option<Text>,
+    pub(super) url_file: Option<Text>,
+    pub(super) url_credential: Option<Text>,
+    pub(super) format: Option<Text>,
+    pub(super) secret_file: Option<Text>,
+    pub(super) secret_credential: Option<Text>,
+    pub(super) events: Option<Spanned<Vec<Text>>>,
+    pub(super) group_by: Option<Spanned<Vec<Text>>>,
+    pub(super) group_wait: Option<Text>,
+    pub(super) group_interval: Option<Text>,
+    pub(super) repeat_interval: Option<Text>,
+    pub(super) send_resolved: Option<bool>,
+    pub(super) title: Option<Text>,
+    pub(super) text: Option<Text>,
+    #[serde(default)]
+    pub(super) redact: Vec<Text>,
+    pub(super) redact_defaults: Option<bool>,
+    pub(super) timeout: Option<Text>,
+    pub(super) retry_min: Option<Text>,
+    pub(super) retry_max: Option<Text>,
+    pub(super) ca_file: Option<Text>,
+    pub(super) proxy: Option<Text>,
+    #[serde(default)]
+    pub(super) allow_private: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawSpool {
+    pub(super) max_mib: Option<Spanned<u32>>,
+    pub(super) max_age: Option<Text>,
+}
+
 impl File {
     /// Gives a text's keys their types.
     ///
@@ -257,11 +297,25 @@ fn wrong_type(key: &str, message: &str) -> String {
     };
     let expected = match (key, expected) {
         ("rule", "a sequence") => "[[rule]], in double brackets",
+        ("webhook", "a sequence") => "[[webhook]], in double brackets",
         (_, "a sequence") => "a list of strings, such as [\"…\"]",
         (key, _)
             if matches!(
                 key.rsplit_once('.'),
-                Some((_, "stalled_for" | "grace" | "report_after" | "min_process_age"))
+                Some((
+                    _,
+                    "stalled_for"
+                        | "grace"
+                        | "report_after"
+                        | "min_process_age"
+                        | "group_wait"
+                        | "group_interval"
+                        | "repeat_interval"
+                        | "timeout"
+                        | "retry_min"
+                        | "retry_max"
+                        | "max_age"
+                ))
             ) =>
         {
             DURATION
@@ -295,9 +349,18 @@ mod tests {
             ),
             ("[rules]", "1:2: rules: unknown key; did you mean `rule`?"),
             (
-                "[webhook]",
-                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`, \
-                 `api`, `metrics`",
+                "[elsewhere]",
+                "1:2: elsewhere: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`, \
+                 `api`, `metrics`, `webhook`, `spool`",
+            ),
+            (
+                "[webhook]\nname = 'x'",
+                "1:1: webhook: wrong type, a table or a date; write [[webhook]], in double brackets",
+            ),
+            (
+                "[[webhook]]\ngroup_wait = 5",
+                "2:14: webhook[0].group_wait: wrong type, integer `5`; \
+                 write hours, minutes and seconds in quotes, such as \"60s\" or \"1m 30s\"",
             ),
             (
                 "[state]\n'a`b' = 1",

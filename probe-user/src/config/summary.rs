@@ -3,9 +3,15 @@
 //! It only writes down what is already decided.
 
 use super::{Config, problem::OneLine};
-use crate::core::{
-    model::{channel_name, human},
-    rule::{Action, Pattern, Rule},
+use crate::{
+    alert::{
+        target,
+        webhook::{Address, EventPattern, Webhook},
+    },
+    core::{
+        model::{channel_name, human},
+        rule::{Action, Pattern, Rule},
+    },
 };
 
 impl Config {
@@ -30,6 +36,7 @@ impl Config {
             lines.push("no rules: stalls are only reported".to_owned());
         }
         lines.push(format!("protect: {}", self.protected()));
+        lines.extend(self.webhooks.iter().map(webhook));
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines
             .iter()
@@ -69,6 +76,28 @@ fn after(rule: &Rule) -> String {
         .stalled_share
         .map(|share| format!("being blocked for over {share}"));
     age.into_iter().chain(share).collect::<Vec<_>>().join(" or ")
+}
+
+/// `webhook NAME: FORMAT to HOST, of EVENTS`; of a URL only what is no secret.
+fn webhook(webhook: &Webhook) -> String {
+    let to = match &webhook.target.address {
+        Address::Url(url) => target::shown(url),
+        Address::Secret(_) => "a secret url".to_owned(),
+    };
+    let events: Vec<_> = webhook.events.iter().map(EventPattern::as_str).collect();
+    let by: Vec<_> = webhook.grouping.by.iter().map(|label| label.as_str()).collect();
+    let by = if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", by.join(", "))
+    };
+    format!(
+        "webhook {}: {} to {to}, of {}, grouped{by} for {}",
+        webhook.name,
+        webhook.format.as_str(),
+        events.join(", "),
+        human(webhook.grouping.wait)
+    )
 }
 
 /// `NAME: ACTION (MODE) COMMANDS on STREAM … after DURATION`, with only the conditions that are given.

@@ -124,6 +124,7 @@ impl Collector for Scrape {
         let mut writer = Writer(encoder);
         self.stalls(&mut writer)?;
         self.kills(&mut writer)?;
+        self.alerts(&mut writer)?;
         self.health(&mut writer)
     }
 }
@@ -218,6 +219,29 @@ impl Scrape {
             "enforcement_paused",
             "1 while nothing is enforced, whatever the rules say",
             f64::from(u8::from(state.status.paused.is_some())),
+        )
+    }
+
+    fn alerts(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let Some(alerts) = &self.state.status.alerts else {
+            return Ok(());
+        };
+        let outcomes = alerts.webhooks.iter().flat_map(|webhook| {
+            let name = webhook.name.as_str();
+            webhook
+                .outcomes()
+                .map(|(outcome, count)| ([("webhook", name), ("outcome", outcome)], float(count)))
+        });
+        writer.counters(
+            "alerts",
+            "Messages to webhooks, by what came of them",
+            None,
+            outcomes,
+        )?;
+        writer.gauge(
+            "alert_spool_entries",
+            "Messages to webhooks that wait on disk, refused ones too",
+            size(alerts.spool_entries),
         )
     }
 

@@ -16,6 +16,11 @@ pub(crate) const STUCK_WRITERS: u32 = 534;
 pub(crate) const LAST_EXIT_MS: f64 = 2_000.0;
 /// From the threshold to the first signal, 99 of 100 writers, milliseconds.
 pub(crate) const SIGNAL_P99_MS: f64 = 100.0;
+/// 1,000 alerts from their events to a local receiver's answers, each on disk in between,
+/// milliseconds: 500 a second.
+pub(crate) const ALERTS_MS: f64 = 2_000.0;
+/// What a receiver is asked while [`STUCK_WRITERS`] come and go.
+pub(crate) const INCIDENT_REQUESTS: f64 = 3.0;
 /// Resident memory of `run` with [`STUCK_WRITERS`] stalls, MiB.
 pub(crate) const RESIDENT_MIB: f64 = 25.0;
 /// Resident memory of `run` with [`SCANNED_THREADS`] stalls, MiB.

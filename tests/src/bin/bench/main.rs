@@ -8,6 +8,7 @@
 //! The helper processes are this same program under a hidden subcommand, or `stuck`; all of them
 //! end with it. The only rule that enforces names a comm and a parent that exist here alone.
 
+mod alerts;
 mod bpf;
 mod cpu;
 mod idle;
@@ -84,6 +85,8 @@ enum Part {
     Readers,
     /// 534 stuck writers: from the threshold to the last confirmed exit.
     Incident,
+    /// From an event to a local receiver's answer, by way of the spool on disk.
+    Alerts,
     /// What `run` occupies with 534 stalls.
     Memory,
     /// What `run` takes with 10,000 stalls, quiet and in a storm of short blocks.
@@ -146,6 +149,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Scan => scan::measure(effort, &mut report).context("scan")?,
             Part::Readers => readers::measure(effort, &mut report).context("readers")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
+            Part::Alerts => alerts::measure(effort, &mut report).context("alerts")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
             Part::Load => load::measure(effort, &mut report).context("load")?,
             Part::Soak => soak::measure(effort, &mut report).context("soak")?,
