@@ -132,7 +132,13 @@ impl Match {
     /// Whether everything that is given holds, or will once the process is old enough.
     #[must_use]
     pub fn holds(&self, sighting: &Sighting, facts: &Facts) -> bool {
-        self.conditions(Subject::writing(sighting, facts))
+        self.applies(Subject::writing(sighting, facts))
+    }
+
+    /// The same of a process that was seen by somebody else.
+    #[must_use]
+    pub fn applies(&self, subject: Subject<'_>) -> bool {
+        self.conditions(subject)
             .all(|condition| matches!(condition.holds, Holds::Yes | Holds::From(_)))
     }
 
