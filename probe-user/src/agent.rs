@@ -1,13 +1,25 @@
 //! The one loop that owns the state: it performs the machine's effects in their
 //! order, and sleeps until the machine's deadline or an event.
 //!
-//! It decides nothing. `run` and `watch` are this loop with and without rules.
+//! It decides nothing. `run` and `watch` are this loop with and without rules. Whoever
+//! else wants to know or to have something done asks over a bounded queue, and hears of
+//! events over one of its own: nobody can make the loop wait.
 
+mod answers;
+pub mod control;
+pub mod counts;
 pub mod hook;
+pub mod hub;
 pub mod journal;
+pub mod outputs;
 pub mod printer;
+pub mod privilege;
+pub mod reload;
+pub mod serve;
+pub mod service;
+pub mod state;
 
-use std::{collections::BTreeMap, io, os::fd::AsRawFd, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, os::fd::AsRawFd, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
@@ -16,7 +28,15 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use self::{hook::Hooks, journal::Journal, printer::Printer};
+pub use self::outputs::Outputs;
+use self::{
+    answers::{Answers, Reading},
+    control::{Request, Requests},
+    counts::Counts,
+    hook::Hooks,
+    reload::Origin,
+    service::Manager,
+};
 use crate::{
     clock,
     core::{
@@ -27,7 +47,7 @@ use crate::{
         rule::Hook,
     },
     enforce::Handle,
-    event::{Event, HistogramView, StallView, Stamp},
+    event::{HistogramView, StallView},
     probe::{
         kernel::{Kernel, Losses, Notes},
         pressure,
@@ -35,60 +55,16 @@ use crate::{
     },
 };
 
-/// Where events go.
-pub struct Outputs {
-    /// The durable record, if one is kept.
-    pub journal: Option<Journal>,
-    /// Standard output, for as long as it takes events.
-    pub printer: Option<Printer>,
-    /// Numbers events.
-    pub stamp: Stamp,
-}
-
-impl Outputs {
-    fn send(&mut self, event: &Event) -> Result<()> {
-        let line = serde_json::to_string(event)?;
-        if let Some(journal) = &mut self.journal {
-            journal.append(&line);
-        }
-        match self
-            .printer
-            .as_mut()
-            .map_or(Ok(()), |printer| printer.print(event, line))
-        {
-            Ok(()) => Ok(()),
-            Err(error) => self.stop_printing(error),
-        }
-    }
-
-    /// What is printed is a convenience where a journal is kept, and else the purpose.
-    fn stop_printing(&mut self, error: io::Error) -> Result<()> {
-        const WHAT: &str = "cannot write to standard output";
-        let Some(journal) = &mut self.journal else {
-            return Err(error).context(WHAT);
-        };
-        log::warn!("{WHAT}: {error}; events go to the journal alone");
-        self.printer = None;
-        let degraded = self
-            .stamp
-            .agent("agent.degraded", Some(format!("{WHAT}: {error}")));
-        journal.append(&serde_json::to_string(&degraded)?);
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        self.journal.as_mut().map_or(Ok(()), Journal::commit)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.journal.as_mut().map_or(Ok(()), Journal::flush)
-    }
-}
+/// How soon a journal that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The running agent.
 pub struct Agent {
     machine: Machine,
     kernel: Kernel,
+    /// What the kernel sides before this one have counted.
+    blocked_before: Vec<u64>,
+    lost_before: Losses,
     channels: Vec<ChannelKind>,
     reader: Reader,
     handles: BTreeMap<KillId, Watched>,
@@ -97,6 +73,11 @@ pub struct Agent {
     hooked: JoinSet<(KillId, String)>,
     outputs: Outputs,
     lost: Losses,
+    counts: Counts,
+    manager: Manager,
+    answers: Answers,
+    /// When to try again to write the journal.
+    retry: Option<Mono>,
 }
 
 /// A handle, and the task that waits for its process to exit.
@@ -119,7 +100,33 @@ enum Wake {
     Exit(Option<KillId>),
     Hooked(Option<(KillId, String)>),
     Log,
+    Asked(Request),
+    Hangup,
+    Read(Option<Reading>),
     Stop,
+}
+
+/// The kernel side's descriptors.
+struct Ears {
+    notes: AsyncFd<Notes>,
+    log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
+}
+
+impl Ears {
+    fn of(kernel: &mut Kernel, kernel_log: bool) -> Result<Self> {
+        let notes = kernel
+            .take_notes()
+            .context("the kernel object has no ring buffer")?;
+        let log = if kernel_log {
+            kernel.take_log().map(watch).transpose()?
+        } else {
+            None
+        };
+        Ok(Self {
+            notes: watch(notes)?,
+            log,
+        })
+    }
 }
 
 impl Agent {
@@ -129,6 +136,8 @@ impl Agent {
         Self {
             machine: Machine::new(settings, clock::now()),
             kernel,
+            blocked_before: Vec::new(),
+            lost_before: Losses::default(),
             channels,
             reader: Reader::default(),
             handles: BTreeMap::new(),
@@ -137,99 +146,197 @@ impl Agent {
             hooked: JoinSet::new(),
             outputs,
             lost: Losses::default(),
+            counts: Counts::default(),
+            manager: Manager::default(),
+            answers: Answers::default(),
+            retry: None,
         }
+    }
+
+    /// Lets it be asked, reload its configuration, and tell the service manager.
+    #[must_use]
+    pub fn serving(mut self, requests: Requests, origin: Origin, observed: Vec<String>) -> Self {
+        self.manager = Manager::find();
+        self.answers = Answers::new(requests, origin, observed);
+        self
     }
 
     /// Runs until SIGINT or SIGTERM.
     ///
     /// # Errors
-    /// The kernel side or the durable record failed; nothing is signalled after that.
+    /// The kernel side failed, or there is no journal and standard output did.
     pub async fn run(mut self, kernel_log: bool) -> Result<()> {
         let mut interrupted = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let mut terminated = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        let notes = self
-            .kernel
-            .take_notes()
-            .context("the kernel object has no ring buffer")?;
-        let mut notes = watch(notes)?;
-        let mut log = if kernel_log {
-            self.kernel.take_log().map(watch).transpose()?
-        } else {
-            None
-        };
+        let mut hangup = self
+            .answers
+            .can_reload()
+            .then(|| signal(SignalKind::hangup()).context("cannot handle SIGHUP"))
+            .transpose()?;
+        let mut ears = Ears::of(&mut self.kernel, kernel_log)?;
 
         let started = self.outputs.stamp.agent("agent.started", None);
-        self.outputs.send(&started)?;
+        self.outputs.send(started)?;
         self.perform()?;
+        self.manager.ready();
 
         loop {
-            let deadline = pin!(sleep_until(self.machine.poll_deadline()));
+            let deadline = pin!(sleep_until(self.next_turn()));
             let wake = tokio::select! {
                 biased;
                 _ = interrupted.recv() => Wake::Stop,
                 _ = terminated.recv() => Wake::Stop,
                 Some(exit) = self.exits.join_next() => Wake::Exit(exit.ok()),
                 Some(hooked) = self.hooked.join_next() => Wake::Hooked(hooked.ok()),
-                ready = notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
+                ready = ears.notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
                 () = deadline => Wake::Deadline,
-                ready = log_ready(&mut log) => { ready?; Wake::Log }
+                () = hung_up(&mut hangup) => Wake::Hangup,
+                Some(read) = self.answers.reading.join_next() => Wake::Read(read.ok()),
+                Some(request) = next_request(&mut self.answers.requests) => Wake::Asked(request),
+                ready = log_ready(&mut ears.log) => { ready?; Wake::Log }
             };
             match wake {
-                Wake::Notes => self.take_notes(notes.get_mut())?,
+                Wake::Notes => self.take_notes(ears.notes.get_mut())?,
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
-                Wake::Exit(None) | Wake::Hooked(None) | Wake::Deadline | Wake::Log => {}
+                Wake::Asked(request) => self.take_request(request),
+                Wake::Hangup => self.read_anew("SIGHUP".to_owned(), None),
+                Wake::Read(Some(reading)) => {
+                    if let Some(fresh) = self.take_reading(reading)? {
+                        self.swap_kernel(fresh);
+                        ears = Ears::of(&mut self.kernel, kernel_log)?;
+                    }
+                }
+                Wake::Exit(None) | Wake::Hooked(None) | Wake::Read(None) | Wake::Deadline | Wake::Log => {}
                 Wake::Stop => break,
             }
             // On every turn: a storm of notes must not hold up what is due.
-            self.machine.handle_deadline(clock::now());
+            let now = clock::now();
+            self.machine.handle_deadline(now);
             self.perform()?;
+            self.keep_house(now)?;
+            self.answer();
         }
         self.stop()
     }
 
+    /// When the loop must come round, whatever happens.
+    fn next_turn(&mut self) -> Option<Mono> {
+        self.machine
+            .poll_deadline()
+            .into_iter()
+            .chain(self.retry)
+            .chain(self.manager.deadline())
+            .min()
+    }
+
+    /// What is due besides the machine's effects.
+    fn keep_house(&mut self, now: Mono) -> Result<()> {
+        if self.retry.is_some_and(|due| due <= now) {
+            self.retry = None;
+            self.outputs.commit()?;
+            self.mind_the_journal(now);
+            self.perform()?;
+        }
+        let machine = &self.machine;
+        let kills = self.counts.kills();
+        self.manager.turn(now, || {
+            let stalled = machine
+                .stalls()
+                .filter(|stall| stall.age(now) >= state::STALLED)
+                .count();
+            format!(
+                "{stalled} stalled; {} ended, {} failed",
+                kills.confirmed, kills.failed
+            )
+        });
+        Ok(())
+    }
+
+    /// Tells the machine whether the journal takes what it reports.
+    fn mind_the_journal(&mut self, now: Mono) {
+        let works = self.outputs.broken().is_none();
+        if works != self.machine.is_recording() {
+            self.machine.handle_recording(works, now);
+        }
+        self.retry = (!works).then(|| now.after(RETRY));
+    }
+
     fn stop(mut self) -> Result<()> {
+        self.manager.stopping();
         self.machine.handle_stop(clock::now());
         self.perform()?;
-        let stopping = self
-            .outputs
-            .stamp
-            .stopping(HistogramView::new(&self.kernel.histogram()));
-        self.outputs.send(&stopping)?;
-        self.outputs.commit()?;
-        let lost = self.outputs.printer.map_or(0, Printer::finish);
-        if lost > 0 {
-            log::warn!("{lost} events were not printed: standard output was not read in time");
-        }
-        Ok(())
+        let stopping = self.outputs.stamp.stopping(HistogramView::new(&self.blocked()));
+        self.outputs.send(stopping)?;
+        self.outputs.finish()
     }
 
     /// Performs effects until there are none.
     fn perform(&mut self) -> Result<()> {
-        while let Some(effect) = self.machine.next_effect() {
-            match effect {
-                Effect::Look => self.look()?,
-                Effect::Identify(process) => {
-                    let facts = self.reader.facts(process);
-                    self.machine.handle_facts(process, facts, clock::now());
-                }
-                Effect::Open(id, process) => self.open(id, process),
-                Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),
-                Effect::Report(report) => self.report(&report)?,
-                Effect::Commit => {
-                    self.outputs.commit()?;
-                    self.machine.handle_committed();
-                }
-                Effect::Signal(id, signal) => self.signal(id, signal),
-                Effect::Release(id) => drop(self.handles.remove(&id)),
+        loop {
+            while let Some(effect) = self.machine.next_effect() {
+                self.carry_out(effect)?;
             }
+            self.outputs.flush()?;
+            if self.outputs.broken().is_none() == self.machine.is_recording() {
+                return Ok(());
+            }
+            self.mind_the_journal(clock::now());
         }
-        self.outputs.flush()
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Look => self.look()?,
+            Effect::Identify(process) => {
+                let facts = self.reader.facts(process);
+                self.machine.handle_facts(process, facts, clock::now());
+            }
+            Effect::Open(id, process) => self.open(id, process),
+            Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),
+            Effect::Report(report) => self.report(&report)?,
+            Effect::Commit => {
+                self.outputs.commit()?;
+                if self.outputs.broken().is_none() {
+                    self.machine.handle_committed();
+                } else {
+                    self.mind_the_journal(clock::now());
+                }
+            }
+            Effect::Signal(id, signal) => self.signal(id, signal),
+            Effect::Release(id) => drop(self.handles.remove(&id)),
+        }
+        Ok(())
+    }
+
+    fn swap_kernel(&mut self, kernel: Kernel) {
+        self.blocked_before = self.blocked();
+        self.lost_before = self.lost();
+        self.kernel = kernel;
+    }
+
+    /// Counts of blocked intervals, over all kernel sides so far.
+    fn blocked(&self) -> Vec<u64> {
+        let mut counts = self.kernel.histogram();
+        for (count, before) in counts.iter_mut().zip(&self.blocked_before) {
+            *count += before;
+        }
+        counts
+    }
+
+    fn lost(&self) -> Losses {
+        let lost = self.kernel.lost();
+        Losses {
+            notes: lost.notes + self.lost_before.notes,
+            entries: lost.entries + self.lost_before.entries,
+        }
     }
 
     fn look(&mut self) -> Result<()> {
         self.machine.handle_pressure(pressure::cpu());
+        let begun = clock::now();
         let (mut look, _) = self.kernel.look()?;
+        self.counts.look(clock::now().since(begun));
         look.sightings
             .retain(|sighting| self.channels.contains(&sighting.channel.kind));
         // A process that was gone when the look was taken has exited, not made progress.
@@ -248,7 +355,7 @@ impl Agent {
 
     /// Says once of each kind that the tracer lost something.
     fn report_losses(&mut self) -> Result<()> {
-        let lost = self.kernel.lost();
+        let lost = self.lost();
         let said = std::mem::replace(&mut self.lost, lost);
         for (before, now, what) in [
             (
@@ -264,7 +371,7 @@ impl Agent {
         ] {
             if before == 0 && now > 0 {
                 let degraded = self.outputs.stamp.agent("agent.degraded", Some(what.to_owned()));
-                self.outputs.send(&degraded)?;
+                self.outputs.send(degraded)?;
             }
         }
         Ok(())
@@ -304,8 +411,9 @@ impl Agent {
     }
 
     fn report(&mut self, report: &Report) -> Result<()> {
+        self.counts.report(report, clock::now());
         let event = self.outputs.stamp.report(report);
-        self.outputs.send(&event)
+        self.outputs.send(event)
     }
 
     fn take_notes(&mut self, notes: &mut Notes) -> Result<()> {
@@ -335,6 +443,22 @@ async fn log_ready(
             Ok(())
         }
         None => std::future::pending().await,
+    }
+}
+
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_request(requests: &mut Option<Requests>) -> Option<Request> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => None,
     }
 }
 

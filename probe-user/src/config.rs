@@ -10,9 +10,10 @@ mod comm;
 mod problem;
 mod raw;
 mod source;
-mod summary;
+pub mod summary;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,6 +27,9 @@ use crate::core::{matcher::Match, model::ChannelKind, rule::Policy};
 /// Where the configuration is unless another place is named.
 pub const DEFAULT_PATH: &str = "/etc/pipestall/pipestall.toml";
 
+/// Where the agent's socket is unless another place is named.
+pub const DEFAULT_SOCKET: &str = "/run/pipestall/api.sock";
+
 /// The directory beside the configuration whose `*.toml` add to it.
 pub const DROP_IN_DIR: &str = "pipestall.d";
 
@@ -38,6 +42,10 @@ pub struct Config {
     pub policy: Policy,
     /// What outlives the process.
     pub state: State,
+    /// Whom the agent serves on this machine, if it does.
+    pub api: Option<Api>,
+    /// Where the agent serves metrics to others, if it does.
+    pub metrics: Option<Metrics>,
     /// What is allowed and yet probably not meant, a line each: `FILE:LINE:COL: KEY: what; what would be right`.
     pub warnings: Vec<String>,
 }
@@ -60,14 +68,51 @@ pub struct Observe {
 pub struct State {
     /// The directory that records are kept in.
     pub dir: PathBuf,
+    /// A new file of the journal begins at this size.
+    pub rotate_bytes: u64,
+    /// So many files are kept, the one that is written included…
+    pub keep_files: usize,
+    /// …and none that was last written longer ago than this.
+    pub keep_for: Duration,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("/var/lib/pipestall"),
+            rotate_bytes: 64 << 20,
+            keep_files: 8,
+            keep_for: Duration::from_hours(90 * 24),
         }
     }
+}
+
+/// Whom the agent serves on this machine. Root may always do everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The socket's path.
+    pub socket: PathBuf,
+    /// The group whose members may look.
+    pub group: Option<String>,
+    /// The group whose members may also end processes and reload.
+    pub operators: Option<String>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from(DEFAULT_SOCKET),
+            group: None,
+            operators: None,
+        }
+    }
+}
+
+/// Where the agent serves metrics to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// The address.
+    pub listen: SocketAddr,
 }
 
 impl Config {

@@ -5,6 +5,7 @@
 //! `recording` and `replay` take the place of `probe` and `enforce` where time is simulated.
 
 pub mod agent;
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;

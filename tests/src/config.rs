@@ -16,6 +16,8 @@ pub struct Config {
     protect: String,
     report_after: String,
     state: PathBuf,
+    keeping: String,
+    served: String,
 }
 
 /// The one rule.
@@ -59,6 +61,8 @@ impl Config {
             protect: String::new(),
             report_after: "1s".to_owned(),
             state: state.to_owned(),
+            keeping: String::new(),
+            served: String::new(),
         }
     }
 
@@ -141,6 +145,26 @@ impl Config {
         Self { state, ..self }
     }
 
+    /// Lets the agent serve its API in a directory; further lines are of the table `[api]`, or
+    /// begin tables of their own.
+    #[must_use]
+    pub fn served(mut self, scratch: &Scratch, lines: &str) -> Self {
+        self.served = format!("[api]\nsocket = {:?}\n{lines}\n", Self::socket(scratch));
+        self
+    }
+
+    /// Names the socket of [`Self::served`].
+    pub fn socket(scratch: &Scratch) -> PathBuf {
+        scratch.path("api.sock")
+    }
+
+    /// Sets further lines of `[state]`.
+    #[must_use]
+    pub fn keeping(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.keeping);
+        self
+    }
+
     /// Names the journal.
     pub fn journal(&self) -> PathBuf {
         self.state.join("journal.ndjson")
@@ -155,6 +179,8 @@ impl Config {
             protect,
             report_after,
             state,
+            keeping,
+            served,
         } = self;
         let Rule {
             comm,
@@ -184,7 +210,7 @@ impl Config {
         }
         let _ = write!(
             toml,
-            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n",
+            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n{keeping}\n\n{served}",
             state.display().to_string()
         );
         toml

@@ -81,6 +81,12 @@ impl Printer {
         }
     }
 
+    /// How many events did not fit the queue.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// Prints what is queued, within reason; returns how many events did not fit the queue.
     #[must_use]
     pub fn finish(self) -> u64 {

@@ -7,9 +7,13 @@ use anyhow::{Context as _, Result};
 use super::observe::KernelArgs;
 use crate::{
     agent::{
-        Agent, Outputs,
+        Agent, Outputs, control,
+        hub::Hub,
         journal::Journal,
         printer::{Format, Printer},
+        privilege,
+        reload::Origin,
+        serve::Sockets,
     },
     config::Config,
     core::{machine::Settings, rule::Mode},
@@ -47,19 +51,23 @@ const OTHER_PIDS: &str =
 
 pub(super) fn run(args: &Args) -> Result<()> {
     super::log::init(args.kernel.kernel_log);
+    let config = Config::load(&args.config)?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     let Config {
         observe,
         mut policy,
         state,
-        warnings,
-    } = Config::load(&args.config)?;
-    for warning in warnings {
-        log::warn!("{warning}");
-    }
+        api,
+        metrics,
+        ..
+    } = config;
     policy.protect.pids = ancestry();
 
     let options = args.kernel.options(observe.filter);
-    let mut kernel = Kernel::tracer(&options, policy.smallest_threshold())?;
+    let notify_after = policy.smallest_threshold();
+    let mut kernel = Kernel::tracer(&options, notify_after)?;
     let (_, observer) = kernel.look()?;
     let unsupported = if cfg!(target_arch = "aarch64") {
         Some(UNTRIED)
@@ -73,22 +81,31 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     raise_file_limit();
 
-    let (journal, last) = Journal::open(&state.dir)?;
-    let outputs = Outputs {
-        journal: Some(journal),
-        printer: Some(Printer::start(if args.json {
-            Format::Json
-        } else {
-            Format::Text
-        })),
-        stamp: Stamp::after(last),
-    };
+    let (journal, last) = Journal::open(&state.dir, (&state).into())?;
+    let sockets = Sockets::bind(api.as_ref(), metrics.as_ref())?;
+    privilege::drop_rest(&mut kernel)?;
+    // Before there is any other thread: what is dropped, is dropped of one.
+    let hub = Hub::default();
+    let (control, requests) = control::channel();
+    let _serving = sockets.serve(control, hub.clone(), state.dir.clone())?;
+    let printer = Printer::start(if args.json { Format::Json } else { Format::Text });
+    let outputs = Outputs::new(Some(journal), Some(printer), hub, Stamp::after(last));
     let settings = Settings {
         policy,
         refresh: None,
         unsupported,
     };
-    block_on(Agent::new(kernel, settings, observe.channels, outputs).run(args.kernel.kernel_log))
+    let origin = Origin {
+        path: args.config.clone(),
+        options,
+        notify_after,
+        api,
+        metrics,
+        state,
+    };
+    let agent =
+        Agent::new(kernel, settings, observe.channels, outputs).serving(requests, origin, observe.comm);
+    block_on(agent.run(args.kernel.kernel_log))
 }
 
 /// Runs the agent's loop on this thread.

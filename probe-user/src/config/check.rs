@@ -6,9 +6,10 @@
 mod matches;
 mod pace;
 mod rule;
+mod service;
 mod value;
 
-use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use probe_ebpf::pattern::CommFilter;
 use toml::Spanned;
@@ -18,9 +19,9 @@ use self::{
     value::{Limits, duration, one_of, pattern},
 };
 use super::{
-    Config, Observe, State,
+    Config, Observe,
     problem::{Problem, list},
-    raw::{File, Raw, RawMatch, RawObserve, RawProtect, RawState, Text},
+    raw::{File, Raw, RawMatch, RawObserve, RawProtect, Text},
     source::{Place, Source},
 };
 use crate::core::{
@@ -46,8 +47,12 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         .unwrap_or_default();
     let state = check.only(files, "state", |raw| raw.state.as_ref());
     let state = state
-        .and_then(|(table, raw)| check.state(&table, raw))
+        .map(|(table, raw)| check.state(&table, raw))
         .unwrap_or_default();
+    let api = check.only(files, "api", |raw| raw.api.as_ref());
+    let api = api.map(|(table, raw)| check.api(&table, raw));
+    let metrics = check.only(files, "metrics", |raw| raw.metrics.as_ref());
+    let metrics = metrics.and_then(|(table, raw)| check.metrics(&table, raw));
     let limits = check.only(files, "limits", |raw| raw.limits.as_ref());
     let limits = limits.map_or_else(crate::core::pace::Limits::default, |(table, raw)| {
         check.limits(&table, raw)
@@ -76,6 +81,8 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         observe,
         policy,
         state,
+        api,
+        metrics,
         warnings: check.warnings,
     })
 }
@@ -251,19 +258,6 @@ impl<'a> Check<'a> {
             exe: list("exe", &raw.exe, no_path),
             pids: Vec::new(),
         }
-    }
-
-    fn state(&mut self, table: &Table<'a>, raw: &RawState) -> Option<State> {
-        let dir = raw.dir.as_ref()?;
-        if dir.get_ref().is_empty() {
-            let problem = table
-                .value("dir", dir)
-                .problem("is empty; name a directory, such as \"/var/lib/pipestall\"");
-            self.problems.push(problem);
-        }
-        Some(State {
-            dir: PathBuf::from(dir.get_ref()),
-        })
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Raw {
     pub(super) protect: Option<Spanned<RawProtect>>,
     pub(super) state: Option<Spanned<RawState>>,
     pub(super) limits: Option<Spanned<RawLimits>>,
+    pub(super) api: Option<Spanned<RawApi>>,
+    pub(super) metrics: Option<Spanned<RawMetrics>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,6 +132,23 @@ pub(super) struct RawProtect {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawState {
     pub(super) dir: Option<Text>,
+    pub(super) rotate_mib: Option<Spanned<u64>>,
+    pub(super) keep_files: Option<Spanned<u64>>,
+    pub(super) keep_for: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawApi {
+    pub(super) socket: Option<Text>,
+    pub(super) group: Option<Text>,
+    pub(super) operators: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawMetrics {
+    pub(super) listen: Option<Text>,
 }
 
 impl File {
@@ -250,11 +269,12 @@ mod tests {
             ("[rules]", "1:2: rules: unknown key; did you mean `rule`?"),
             (
                 "[webhook]",
-                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`",
+                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`, \
+                 `api`, `metrics`",
             ),
             (
                 "[state]\n'a`b' = 1",
-                "2:1: state.a`b: unknown key; known keys: `dir`",
+                "2:1: state.a`b: unknown key; known keys: `dir`, `rotate_mib`, `keep_files`, `keep_for`",
             ),
             (
                 "[[rule]]\n[[rule]]\nmatch = { command = 'x' }",

@@ -63,7 +63,8 @@ impl Config {
 }
 
 /// `NAME: ACTION (MODE) COMMANDS on STREAM … after DURATION`, with only the conditions that are given.
-fn rule(rule: &Rule) -> String {
+#[must_use]
+pub fn rule(rule: &Rule) -> String {
     let action = match rule.action {
         Action::Alert => rule.action.as_str().to_owned(),
         Action::Term | Action::Kill => format!("{} ({})", rule.action.as_str(), rule.mode.as_str()),

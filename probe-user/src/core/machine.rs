@@ -6,9 +6,11 @@
 //! next is due at the first moment at which anything could cross a threshold.
 
 mod admission;
+mod asked;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
+mod standing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -20,6 +22,10 @@ use std::{
     time::Duration,
 };
 
+pub use self::{
+    asked::{Asked, Refusal},
+    standing::{Outlook, Standing},
+};
 use super::{
     kill::{Kill, KillId, Step},
     model::{Facts, Look, Mono, Process, Stall, StallId, WriterId},
@@ -152,6 +158,8 @@ pub struct Machine {
     wake_look: Option<Mono>,
     /// The first moment at which any stall wants attention; `None` until it is worked out anew.
     next_stall: Option<Mono>,
+    /// Whether the record cannot be made durable, so that nothing may be ended.
+    unrecorded: bool,
 }
 
 impl Machine {
@@ -172,6 +180,7 @@ impl Machine {
             last_look: None,
             wake_look: None,
             next_stall: None,
+            unrecorded: false,
         };
         machine.queue_look();
         machine

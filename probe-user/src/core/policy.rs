@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use super::{
     model::{Bound, Mono, Stall, Stream},
-    report::Skipped,
+    report::{RuleRef, Skipped},
     rule::{Action, Policy, Rule},
 };
+
+/// The name that stands for a rule where somebody asked for a kill; no rule may have it.
+pub const MANUAL: &str = "manual";
 
 /// How long the observer itself must have watched a token before it acts, at the most.
 pub const WATCH_BEFORE_KILL: Duration = Duration::from_secs(5);
@@ -46,7 +49,7 @@ impl Policy {
     ///
     /// # Errors
     /// Why it is not, and in words.
-    pub fn still_means(&self, rule: &str, stall: &Stall) -> Result<(), (Skipped, &'static str)> {
+    pub fn still_means(&self, rule: &RuleRef, stall: &Stall) -> Result<(), (Skipped, &'static str)> {
         let Some(facts) = &stall.facts else {
             return Err((
                 Skipped::Identity,
@@ -56,11 +59,15 @@ impl Policy {
         if self.protect.covers(&stall.last, facts) {
             return Err((Skipped::Protected, "it has become one that is protected"));
         }
-        let decides = self.rule_for(stall).and_then(|at| self.rules.get(at));
-        if decides.is_some_and(|decides| decides.name == rule) {
-            Ok(())
-        } else {
-            Err((Skipped::Identity, "the rule does not match it any more"))
+        if rule.name == MANUAL {
+            return Ok(());
+        }
+        match self.rule_for(stall).and_then(|at| self.rules.get(at)) {
+            Some(decides) if rule.is(decides) => Ok(()),
+            Some(decides) if decides.name == rule.name => {
+                Err((Skipped::Identity, "the rule has been changed"))
+            }
+            Some(_) | None => Err((Skipped::Identity, "the rule does not match it any more")),
         }
     }
 

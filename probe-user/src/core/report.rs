@@ -92,6 +92,8 @@ pub enum Skipped {
     Identity,
     /// This machine does not let it be done safely.
     Unsupported,
+    /// It would leave no record.
+    Unrecorded,
 }
 
 impl Skipped {
@@ -109,6 +111,7 @@ impl Skipped {
             Self::Exited => "exited",
             Self::Identity => "identity",
             Self::Unsupported => "unsupported",
+            Self::Unrecorded => "unrecorded",
         }
     }
 }

@@ -9,14 +9,14 @@ pub mod trial;
 use std::{
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, RawFd},
     path::PathBuf,
     time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::Iter,
 };
 use aya_log::EbpfLogger;
@@ -183,6 +183,39 @@ impl Kernel {
             notes: counts[0],
             entries: counts[1],
         }
+    }
+
+    /// How many writers the tracer follows, and how many it can.
+    #[must_use]
+    pub fn tracked(&self) -> (u64, u64) {
+        // The object's only variable without a value of its own.
+        let followed = self
+            .ebpf
+            .map(".bss")
+            .and_then(|map| Array::<_, u64>::try_from(map).ok())
+            .and_then(|array| array.get(&0, 0).ok());
+        (followed.unwrap_or(0), u64::from(probe_ebpf::MAX_TRACKED))
+    }
+
+    /// How the programs have run, where the kernel counts that (`kernel.bpf_stats_enabled`): name,
+    /// runs and time. It says so of a program's descriptor (`bpf_prog_show_fdinfo`,
+    /// kernel/bpf/syscall.c).
+    #[must_use]
+    pub fn runs(&self) -> Vec<(&'static str, u64, Duration)> {
+        let run = |name: &'static str| {
+            let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let field = |key: &str| -> Option<u64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+                line.trim().parse().ok()
+            };
+            let count = field("run_cnt:").filter(|count| *count > 0)?;
+            Some((name, count, Duration::from_nanos(field("run_time_ns:")?)))
+        };
+        ["scan", "sched_switch", "sched_process_exit"]
+            .into_iter()
+            .filter_map(run)
+            .collect()
     }
 
     fn sums(&self, map: &str, len: u32) -> Vec<u64> {

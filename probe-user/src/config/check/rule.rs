@@ -15,6 +15,7 @@ use crate::{
     },
     core::{
         model::Stream,
+        policy::MANUAL,
         rule::{Action, Mode, Protect, Rule},
     },
 };
@@ -113,6 +114,12 @@ impl<'a> Check<'a> {
         if name.trim().is_empty() {
             let wrong = if given.is_some() { "is empty" } else { "is missing" };
             let message = format!("{wrong}; name the rule, such as name = \"orphaned-downloads\"");
+            self.problems.push(place.problem(message));
+            return None;
+        }
+        if name == MANUAL {
+            let message =
+                format!("`{MANUAL}` stands for kills that are asked for by hand; choose another name");
             self.problems.push(place.problem(message));
             return None;
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Fate, Machine};
+use super::{Effect, Fate, Machine, kills::UNRECORDED};
 use crate::core::{
     kill::{Kill, KillId, Step},
     model::{Mono, StallId, WriterId},
@@ -108,6 +108,14 @@ impl Machine {
             self.report_skip(&stall, reference, Skipped::Unsupported, Some(why), now);
             return;
         }
+        if self.unrecorded && rule.mode == Mode::Enforce {
+            let said = case.hold.is_some_and(|(said, _)| said == Skipped::Unrecorded);
+            case.hold = Some((Skipped::Unrecorded, Mono::NEVER));
+            if !said {
+                self.report_skip(&stall, reference, Skipped::Unrecorded, Some(UNRECORDED), now);
+            }
+            return;
+        }
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
         let (grace, crossed, pre_kill) = (rule.grace, rule.crossing(&stall), rule.pre_kill.clone());
         match (admission, mode) {
@@ -152,7 +160,7 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self, kill: Kill) {
+    pub(super) fn begin(&mut self, kill: Kill) {
         let id = KillId(self.next_kill);
         self.next_kill += 1;
         self.next_stall = None;

@@ -6,6 +6,7 @@ use super::{Effect, Fate, LEFT, Machine, Opened, Sent};
 use crate::core::{
     kill::{CONFIRM_WITHIN, KillId, Step},
     model::{Mono, Stall},
+    policy::MANUAL,
     report::{KillReport, Report, RuleRef, Signal, Skipped, Snapshot},
     rule::Action,
     tracker::MISSING_FOR,
@@ -13,6 +14,9 @@ use crate::core::{
 
 /// What is said of a process that has moved after SIGTERM.
 const LET_GO: &str = "it moved after SIGTERM, and is let go";
+
+/// What is said of a kill that would leave no record.
+pub(super) const UNRECORDED: &str = "the journal cannot be written; trying again when it can";
 
 /// How soon a handle is tried for again that could not be had.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,7 +41,10 @@ impl Machine {
                 }
             }
             Opened::Exited => self.skip(id, Skipped::Exited, None, now),
-            Opened::Later => self.put_off(id, now),
+            Opened::Later => {
+                let why = "out of file descriptors or memory for a handle on it; trying again";
+                self.put_off(id, (Skipped::Unsupported, why), now.after(RETRY), now);
+            }
             Opened::OtherProcess => self.skip(id, Skipped::Identity, None, now),
             Opened::Unsupported => {
                 self.skip(
@@ -50,20 +57,53 @@ impl Machine {
         }
     }
 
-    /// The machine is short of something; the process keeps its place in the queue.
-    fn put_off(&mut self, id: KillId, now: Mono) {
+    /// Something is missing that may come back; the process keeps its place in the queue.
+    fn put_off(&mut self, id: KillId, (reason, why): (Skipped, &'static str), until: Mono, now: Mono) {
+        if self.kills.get(&id).is_some_and(|kill| kill.rule.name == MANUAL) {
+            self.skip(id, reason, Some(why), now);
+            return;
+        }
         let Some(kill) = self.kills.remove(&id) else {
             return;
         };
         self.targets.remove(&kill.process());
+        self.effects.push_back(Effect::Release(id));
         self.next_stall = None;
         let case = self.cases.entry(kill.stall.id).or_default();
-        let said = case.hold.is_some_and(|(said, _)| said == Skipped::Unsupported);
+        let said = case.hold.is_some_and(|(said, _)| said == reason);
         case.fate = Fate::Wanted;
-        case.hold = Some((Skipped::Unsupported, now.after(RETRY)));
+        case.hold = Some((reason, until));
         if !said {
-            let why = "out of file descriptors or memory for a handle on it; trying again";
-            self.report_skip(&kill.stall, kill.rule, Skipped::Unsupported, Some(why), now);
+            self.report_skip(&kill.stall, kill.rule, reason, Some(why), now);
+        }
+    }
+
+    /// Takes in whether what is reported can be made durable. While it cannot, no kill begins and
+    /// none goes further; those that have sent nothing yet are put off.
+    pub fn handle_recording(&mut self, works: bool, now: Mono) {
+        self.unrecorded = !works;
+        self.next_stall = None;
+        if works {
+            for case in self.cases.values_mut() {
+                case.hold = case.hold.filter(|(reason, _)| *reason != Skipped::Unrecorded);
+            }
+            self.queue_look();
+            return;
+        }
+        let unsent = |step: Step| {
+            matches!(
+                step,
+                Step::Opening | Step::Hooking | Step::Opened | Step::Committing
+            )
+        };
+        let unsent: Vec<_> = self
+            .kills
+            .iter()
+            .filter(|(_, kill)| unsent(kill.step))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in unsent {
+            self.put_off(id, (Skipped::Unrecorded, UNRECORDED), Mono::NEVER, now);
         }
     }
 
@@ -152,7 +192,7 @@ impl Machine {
         let mut planned = false;
         for id in self.kills.keys().copied().collect::<Vec<_>>() {
             let Some(kill) = self.kills.get(&id) else { continue };
-            let (step, rule) = (kill.step, kill.rule.name.clone());
+            let (step, rule) = (kill.step, kill.rule.clone());
             let stall = self
                 .tracker
                 .get(kill.stall.last.writer)
@@ -232,6 +272,11 @@ impl Machine {
             return;
         };
         match kill.rule.action {
+            Action::Kill if self.unrecorded => {
+                kill.step = Step::Terminating {
+                    until: now.after(RETRY),
+                };
+            }
             Action::Kill => {
                 kill.step = Step::Killing {
                     until: now.after(CONFIRM_WITHIN),
@@ -284,6 +329,12 @@ impl Machine {
             self.targets.remove(&kill.process());
             // Its process may have another stalled thread.
             self.next_stall = None;
+            if kill.rule.name == MANUAL
+                && let Some(case) = self.cases.get_mut(&kill.stall.id)
+            {
+                // What the rules say of it is still to be heard.
+                case.fate = Fate::Open;
+            }
             self.effects.push_back(Effect::Release(id));
         }
     }
