@@ -13,6 +13,7 @@ pub mod record;
 pub mod replay;
 pub mod run;
 pub mod text;
+pub mod top;
 pub mod watch;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Watch(watch::Args),
     /// Run the agent: watch, decide by the rules, enforce those that say so
     Run(run::Args),
+    /// Show it all live on this terminal: who is stalled, why, and what the rules will do
+    Top(top::Args),
     /// Say what this kernel and these privileges allow, and what would be used
     Doctor(doctor::Args),
     /// Check a configuration file, and say what it would do
@@ -63,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Ps(args) => ps::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Record(args) => record::run(&args),
