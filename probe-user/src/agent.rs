@@ -21,7 +21,7 @@ pub mod state;
 
 use std::{collections::BTreeMap, os::fd::AsRawFd, pin::pin, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -103,6 +103,7 @@ enum Wake {
     Asked(Request),
     Hangup,
     Read(Option<Reading>),
+    PrinterFailed,
     Stop,
 }
 
@@ -178,6 +179,10 @@ impl Agent {
         let started = self.outputs.stamp.agent("agent.started", None);
         self.outputs.send(started)?;
         self.perform()?;
+        if let Some(why) = self.outputs.broken() {
+            // Later, it is waited for; at the start, somebody is there to be told.
+            bail!("{why}");
+        }
         self.manager.ready();
 
         loop {
@@ -193,6 +198,7 @@ impl Agent {
                 () = hung_up(&mut hangup) => Wake::Hangup,
                 Some(read) = self.answers.reading.join_next() => Wake::Read(read.ok()),
                 Some(request) = next_request(&mut self.answers.requests) => Wake::Asked(request),
+                () = self.outputs.printer_failed() => Wake::PrinterFailed,
                 ready = log_ready(&mut ears.log) => { ready?; Wake::Log }
             };
             match wake {
@@ -200,6 +206,7 @@ impl Agent {
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
                 Wake::Asked(request) => self.take_request(request),
+                Wake::PrinterFailed => self.outputs.drop_printer()?,
                 Wake::Hangup => self.read_anew("SIGHUP".to_owned(), None),
                 Wake::Read(Some(reading)) => {
                     if let Some(fresh) = self.take_reading(reading)? {

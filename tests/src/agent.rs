@@ -70,17 +70,21 @@ impl Agent {
         config: &Config,
         scratch: &Scratch,
     ) -> Self {
+        let trace = trace.to_str().expect("a path of text");
+        let options = [&["-f", "-qq"], options, &["-o", trace]].concat();
+        Self::start_under(strace, &options, &config.file(scratch))
+    }
+
+    /// Starts `pipestall run --json` on a configuration's file, under strace with these options.
+    #[track_caller]
+    pub fn start_under(strace: &Path, options: &[&str], config: &Path) -> Self {
         let mut command = Command::new(strace);
         command
-            .args(["-f", "-qq"])
             .args(options)
-            .arg("-o")
-            .arg(trace)
             .arg("--")
-            .arg(binary::pipestall());
-        command
+            .arg(binary::pipestall())
             .args(["run", "--json", "--config"])
-            .arg(config.file(scratch));
+            .arg(config);
         let mut agent = Self::spawn(&mut command);
         agent.pid = proc::await_child(agent.family.pid(), "pipestall");
         agent.pidfd = PidFd::open(agent.pid).expect("a pidfd of the program under strace");
@@ -134,6 +138,11 @@ impl Agent {
     /// Tells the program's pid.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.pidfd.signal(signal).expect("a signal to the agent");
     }
 
     /// Tells when it said that it watches.

@@ -115,6 +115,15 @@ impl Api {
     }
 }
 
+/// An address that was free a moment ago.
+///
+/// # Panics
+/// If there is none.
+pub fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("an address").to_string()
+}
+
 /// Asks over TCP.
 ///
 /// # Panics

@@ -81,6 +81,8 @@ pub struct Event {
     pub signal: Option<String>,
     /// How long a kill took, for `kill.confirmed`.
     pub took_ms: Option<f64>,
+    /// How long it took from the rule's threshold on, for `kill.confirmed`.
+    pub since_threshold_ms: Option<f64>,
     /// The histogram in `agent.stopping`.
     pub blocked_seconds: Option<Histogram>,
 }

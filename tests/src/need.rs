@@ -142,7 +142,11 @@ pub fn modern_ffmpeg() -> Result<PathBuf, String> {
     Ok(found)
 }
 
-fn on_path(name: &str) -> Result<PathBuf, String> {
+/// A program on PATH.
+///
+/// # Errors
+/// It is not there.
+pub fn on_path(name: &str) -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut places = env::split_paths(&path).map(|dir| dir.join(name));
     places

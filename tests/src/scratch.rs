@@ -89,6 +89,11 @@ impl SmallDisk {
         }
         panic!("the small disk takes everything");
     }
+
+    /// Makes room again after [`Self::fill`].
+    pub fn free(&self) {
+        fs::remove_file(self.path().join("ballast")).expect("the ballast goes");
+    }
 }
 
 impl Drop for SmallDisk {

@@ -142,7 +142,10 @@ impl Agent {
             }
             Err(why) => format!("{by}: refused, and the configuration before stays in force: {why}"),
         };
-        log::warn!("reload: {detail}");
+        match &outcome {
+            Ok(_) => tracing::info!("reload: {detail}"),
+            Err(_) => tracing::warn!("reload: {detail}"),
+        }
         let mut event = self.outputs.stamp.agent("agent.reloaded", Some(detail));
         event.what.reason = outcome.is_err().then(|| Name::from("refused"));
         self.outputs.send(event)?;

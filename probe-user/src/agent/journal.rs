@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -53,6 +53,8 @@ pub struct Journal {
     /// The number of the file's first event, if it has one.
     first: Option<u64>,
     lost: u64,
+    /// Whether any of those was taken in since the last commit.
+    incomplete: bool,
     /// The lock, for as long as the journal is open.
     _lock: File,
 }
@@ -96,6 +98,7 @@ impl Journal {
             torn: false,
             first: found.first,
             lost: 0,
+            incomplete: false,
             _lock: lock,
         };
         journal.forget();
@@ -106,6 +109,7 @@ impl Journal {
     pub fn append(&mut self, seq: u64, line: &str) {
         if self.pending.len() + line.len() > PENDING {
             self.lost += 1;
+            self.incomplete = true;
             return;
         }
         self.first.get_or_insert(seq);
@@ -150,9 +154,15 @@ impl Journal {
     /// Writes what was taken in, and waits until it is on disk.
     ///
     /// # Errors
-    /// As [`Self::flush`].
+    /// As [`Self::flush`]; or something that was taken in since the last time had to be dropped.
     pub fn commit(&mut self) -> Result<()> {
         self.write()?;
+        if std::mem::take(&mut self.incomplete) {
+            bail!(
+                "the journal {} is missing events that did not fit in memory",
+                self.path().display()
+            );
+        }
         self.file
             .sync_data()
             .with_context(|| format!("cannot make the journal {} durable", self.path().display()))
@@ -172,7 +182,8 @@ impl Journal {
         let written = self.file.write_all(&self.pending);
         if written.is_err() {
             // Half a line must not run into the next one.
-            self.torn = self.file.set_len(self.len).is_err();
+            let is_whole = self.file.metadata().is_ok_and(|meta| meta.len() == self.len);
+            self.torn = !is_whole && self.file.set_len(self.len).is_err();
         }
         written.with_context(context)?;
         self.len += len as u64;
@@ -204,7 +215,7 @@ impl Journal {
         for (i, (_, path)) in files.iter().enumerate() {
             if i < excess || is_older(path, self.keep.age) {
                 if let Err(error) = fs::remove_file(path) {
-                    log::warn!("cannot remove {}: {error}", path.display());
+                    tracing::warn!("cannot remove {}: {error}", path.display());
                 }
             }
         }

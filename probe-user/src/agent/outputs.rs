@@ -11,6 +11,9 @@ use super::{
 };
 use crate::event::{Event, Stamp};
 
+/// An incident's events go out in batches of so many.
+const BATCH: usize = 256;
+
 /// Where events go.
 pub struct Outputs {
     journal: Option<Journal>,
@@ -24,6 +27,8 @@ pub struct Outputs {
     broken: Option<String>,
     /// What the printer lost, once it has stopped.
     unprinted: u64,
+    /// Whether any event has gone out: before the first, an error is the caller's to tell.
+    said_anything: bool,
 }
 
 impl Outputs {
@@ -38,6 +43,7 @@ impl Outputs {
             fresh: Vec::new(),
             broken: None,
             unprinted: 0,
+            said_anything: false,
         }
     }
 
@@ -48,6 +54,9 @@ impl Outputs {
             journal.append(event.seq, &json);
         }
         self.fresh.push(Arc::new(Published { event, json }));
+        if self.fresh.len() >= BATCH {
+            self.flush()?;
+        }
         Ok(())
     }
 
@@ -109,7 +118,7 @@ impl Outputs {
             (Ok(()), Some(_)) => {
                 let lost = self.journal.as_ref().map_or(0, Journal::lost);
                 let detail = format!("the journal can be written again; {lost} events were lost so far");
-                log::warn!("{detail}");
+                tracing::warn!("{detail}");
                 let event = self.stamp.agent("agent.recovered", Some(detail));
                 self.send(event)
             }
@@ -117,7 +126,9 @@ impl Outputs {
                 let why = format!("{error:#}");
                 if was.is_none() {
                     let detail = format!("{why}; nothing is ended until it can be");
-                    log::warn!("{detail}");
+                    if self.said_anything {
+                        tracing::warn!("{detail}");
+                    }
                     let event = self.stamp.agent("agent.degraded", Some(detail));
                     self.send(event)?;
                 }
@@ -128,6 +139,7 @@ impl Outputs {
     }
 
     fn publish(&mut self) -> Result<()> {
+        self.said_anything |= !self.fresh.is_empty();
         for published in std::mem::take(&mut self.fresh) {
             let printed = self.printer.as_mut().map_or(Ok(()), |printer| {
                 printer.print(&published.event, published.json.clone())
@@ -140,6 +152,25 @@ impl Outputs {
         Ok(())
     }
 
+    /// Waits until standard output cannot be written to any more.
+    pub(super) async fn printer_failed(&self) {
+        match &self.printer {
+            Some(printer) => printer.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Goes on without a printer that has failed.
+    ///
+    /// # Errors
+    /// There is no journal either.
+    pub(super) fn drop_printer(&mut self) -> Result<()> {
+        match self.printer.as_ref().map(Printer::error) {
+            Some(error) => self.stop_printing(error),
+            None => Ok(()),
+        }
+    }
+
     /// What is printed is a convenience where a journal is kept, and else the purpose.
     fn stop_printing(&mut self, error: io::Error) -> Result<()> {
         const WHAT: &str = "cannot write to standard output";
@@ -147,7 +178,7 @@ impl Outputs {
         if self.journal.is_none() {
             return Err(error).context(WHAT);
         }
-        log::warn!("{WHAT}: {error}; events go to the journal alone");
+        tracing::warn!("{WHAT}: {error}; events go to the journal alone");
         let degraded = self
             .stamp
             .agent("agent.degraded", Some(format!("{WHAT}: {error}")));
@@ -165,7 +196,7 @@ impl Outputs {
         self.hub.close();
         let lost = self.printer.map_or(self.unprinted, Printer::finish);
         if lost > 0 {
-            log::warn!("{lost} events were not printed: standard output was not read in time");
+            tracing::warn!("{lost} events were not printed: standard output was not read in time");
         }
         match self.broken {
             Some(why) => Err(anyhow::anyhow!(why)),

@@ -10,7 +10,7 @@ use crate::probe::kernel::Kernel;
 const LOADING: Set = Set::BPF.union(Set::PERFMON);
 
 /// What the agent needs all the time: to signal, and to read what it signals.
-const RUNNING: Set = Set::KILL.union(Set::SYS_PTRACE).union(Set::DAC_READ_SEARCH);
+const RUNNING: Set = Set::KILL.union(Set::SYS_PTRACE);
 
 /// Gives up all other capabilities for good, and those for loading until they are needed. It
 /// counts for this thread and those that it starts, so it comes before any of them.

@@ -73,6 +73,6 @@ impl Manager {
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        log::warn!("cannot notify the service manager: {error}");
+        tracing::warn!("cannot notify the service manager: {error}");
     }
 }

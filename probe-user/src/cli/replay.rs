@@ -41,11 +41,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
     let survey = Survey::of(recording.clone());
     if let Some(loss) = survey.loss {
-        log::warn!("{name}: {loss}; what comes before is replayed");
+        tracing::warn!("{name}: {loss}; what comes before is replayed");
     }
     let outcome = |config: &Config| {
         for warning in &config.warnings {
-            log::warn!("{warning}");
+            tracing::warn!("{warning}");
         }
         replay::run(recording.clone(), &survey, &config.observe, &config.policy)
     };

@@ -4,7 +4,7 @@ use std::{future::Future, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::observe::KernelArgs;
+use super::{log, observe::KernelArgs};
 use crate::{
     agent::{
         Agent, Outputs, control,
@@ -38,6 +38,12 @@ pub struct Args {
     /// Print events as JSON, one object a line
     #[arg(long)]
     json: bool,
+    /// Do not print events: the journal and the API have them
+    #[arg(long, conflicts_with = "json")]
+    quiet: bool,
+    /// How to log on standard error, where that is not the system's journal
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: log::Format,
     #[command(flatten)]
     kernel: KernelArgs,
 }
@@ -50,10 +56,10 @@ const OTHER_PIDS: &str =
     "this process is in a pid namespace of its own, so its pids are not the kernel's (run it with hostPID)";
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    super::log::init(args.kernel.kernel_log);
+    super::log::init_service(args.kernel.kernel_log, args.log_format);
     let config = Config::load(&args.config)?;
     for warning in &config.warnings {
-        log::warn!("{warning}");
+        tracing::warn!("{warning}");
     }
     let Config {
         observe,
@@ -77,7 +83,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(why) = unsupported
         && policy.rules.iter().any(|rule| rule.mode == Mode::Enforce)
     {
-        log::warn!("nothing will be enforced: {why}");
+        tracing::warn!("nothing will be enforced: {why}");
     }
     raise_file_limit();
 
@@ -88,8 +94,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let hub = Hub::default();
     let (control, requests) = control::channel();
     let _serving = sockets.serve(control, hub.clone(), state.dir.clone())?;
-    let printer = Printer::start(if args.json { Format::Json } else { Format::Text });
-    let outputs = Outputs::new(Some(journal), Some(printer), hub, Stamp::after(last));
+    let format = if args.json { Format::Json } else { Format::Text };
+    let printer = (!args.quiet).then(|| Printer::start(format));
+    let outputs = Outputs::new(Some(journal), printer, hub, Stamp::after(last));
     let settings = Settings {
         policy,
         refresh: None,

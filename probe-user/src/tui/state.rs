@@ -379,7 +379,8 @@ impl State {
         self.apply_filter(now);
     }
 
-    /// Shows what the filter lets through as it is typed; one that is wrong changes nothing.
+    /// Shows what the filter lets through as it is typed; while it is wrong, what the one
+    /// before lets through.
     fn apply_filter(&mut self, now: Mono) {
         let Modal::Filter(prompt) = &mut self.modal else {
             return;
@@ -390,7 +391,11 @@ impl State {
                 self.filter = filter;
                 self.rearrange(now);
             }
-            Err(wrong) => prompt.wrong = Some(wrong),
+            Err(wrong) => {
+                prompt.wrong = Some(wrong);
+                self.filter = prompt.before.clone();
+                self.rearrange(now);
+            }
         }
     }
 

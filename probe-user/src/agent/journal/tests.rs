@@ -164,4 +164,7 @@ fn what_cannot_be_written_takes_a_bounded_amount_of_memory_and_is_counted() {
     }
     assert!(journal.pending() <= PENDING);
     assert_eq!(journal.lost(), 7);
+    // Whoever waits for the record of one of those must not think that it is there.
+    assert!(journal.commit().is_err());
+    assert!(journal.commit().is_ok());
 }

@@ -370,7 +370,7 @@ mod tests {
         let (_, buckets) = blocked(&counts);
         assert_eq!(
             buckets.iter().map(|(_, count)| count).sum::<u64>(),
-            counts.iter().sum()
+            counts.iter().sum::<u64>()
         );
         assert!(buckets.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert!(buckets[0].0 < 20e-6 && buckets[buckets.len() - 2].0 > 3600.0);

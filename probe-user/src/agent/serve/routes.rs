@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hyper::body::Bytes;
+use hyper::body::{Body as _, Bytes};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -157,6 +157,12 @@ async fn gate(
             .headers_mut()
             .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         return response;
+    }
+    if request.body().size_hint().lower() > BODY as u64 {
+        return problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a request's body has at most {BODY} bytes"),
+        );
     }
     match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
         Ok(response) => response,

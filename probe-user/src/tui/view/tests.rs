@@ -29,7 +29,11 @@ fn buffer(state: &State, now: u64, look: Look) -> Buffer {
     let height = area.footer.bottom();
     let width = area.footer.width;
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| drop(draw(frame, state, at(now), look))).unwrap();
+    terminal
+        .draw(|frame| {
+            draw(frame, state, at(now), look);
+        })
+        .unwrap();
     terminal.backend().buffer().clone()
 }
 
