@@ -29,4 +29,5 @@ pub mod proc;
 pub mod ps;
 pub mod scratch;
 pub mod strace;
+pub mod tmux;
 pub mod wait;

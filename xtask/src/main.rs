@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod screenshot;
 mod setup;
 mod shell;
 mod test;
@@ -62,6 +63,8 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Takes the README's picture of `pipestall top` anew, from the running program
+    Screenshot,
     /// Does what CI does: format, lints, licences, tests
     Ci,
     /// Writes to stdout for ever: the demo's stand-in for ffmpeg
@@ -127,6 +130,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { with } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
+        Task::Screenshot => screenshot::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),
     }

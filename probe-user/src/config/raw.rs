@@ -168,8 +168,7 @@ impl File {
 /// As for [`File::parse`].
 pub(super) fn typed<T: DeserializeOwned>(source: &Source) -> Result<T, Problem> {
     let document = toml::Deserializer::parse(source.text()).map_err(|error| not_toml(source, &error))?;
-    serde_path_to_error::deserialize(document)
-        .map_err(|error| wrong_key(source, error.path(), error.inner()))
+    serde_path_to_error::deserialize(document).map_err(|error| wrong_key(source, error.path(), error.inner()))
 }
 
 fn not_toml(source: &Source, error: &toml::de::Error) -> Problem {

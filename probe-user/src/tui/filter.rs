@@ -33,14 +33,14 @@ impl Filter {
     /// The first thing that is wrong, and where.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         let trimmed = text.trim_start();
-        let (lines, words) = if trimmed.starts_with('{') || trimmed.starts_with("match") && trimmed.contains('{')
-        {
-            (table(text)?, Vec::new())
-        } else {
-            pieces(text)?
-        };
-        let document: String = lines.iter().map(|(line, _)| format!("{line}\n")).collect();
-        let matches = Config::conditions(&document).map_err(|problem| {
+        let (lines, words) =
+            if trimmed.starts_with('{') || trimmed.starts_with("match") && trimmed.contains('{') {
+                (table(text)?, Vec::new())
+            } else {
+                pieces(text)?
+            };
+        let document: Vec<_> = lines.iter().map(|(line, _)| line.as_str()).collect();
+        let matches = Config::conditions(&document.join("\n")).map_err(|problem| {
             let line = problem.position().map_or(1, |position| position.line);
             let at = lines.get(line.saturating_sub(1)).map(|(_, at)| at.clone());
             Wrong {
@@ -260,7 +260,11 @@ mod tests {
             ),
         ] {
             let wrong = Filter::parse(text).unwrap_err();
-            assert_eq!((&text[wrong.at], wrong.message.as_str()), (place, message), "{text}");
+            assert_eq!(
+                (&text[wrong.at], wrong.message.as_str()),
+                (place, message),
+                "{text}"
+            );
         }
         assert!(Filter::parse("{ comm = }").is_err());
         assert!(Filter::parse("comm=a comm=b").is_err());

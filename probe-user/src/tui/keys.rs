@@ -134,15 +134,17 @@ impl Press {
     #[must_use]
     pub fn of(event: KeyEvent) -> Self {
         // A capital is a character of its own; some terminals report Shift with it, some not.
-        let shift = match event.code {
-            KeyCode::Char(_) | KeyCode::BackTab => KeyModifiers::SHIFT,
-            _ => KeyModifiers::NONE,
+        let shift = if matches!(event.code, KeyCode::Char(_) | KeyCode::BackTab) {
+            KeyModifiers::SHIFT
+        } else {
+            KeyModifiers::NONE
         };
         Self(event.modifiers - shift, event.code)
     }
 
     /// The key's name.
     #[must_use]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys have good names")]
     pub fn name(self) -> String {
         let name = match self.1 {
             KeyCode::Char(' ') => "Space".to_owned(),
@@ -243,7 +245,10 @@ mod tests {
     fn no_single_letter_ends_a_process() {
         let kill = BINDINGS.iter().find(|b| b.action == Action::Kill).unwrap();
         for way in kill.ways {
-            assert!(way.len() > 1 || matches!(way[0], Press(_, KeyCode::F(_))), "{way:?}");
+            assert!(
+                way.len() > 1 || matches!(way[0], Press(_, KeyCode::F(_))),
+                "{way:?}"
+            );
         }
         assert_eq!(take(&[c('d'), c('d')]), [None, Some(Action::Kill)]);
         assert_eq!(take(&[c('d'), c('j'), c('d')]), [None, Some(Action::Down), None]);
@@ -266,7 +271,11 @@ mod tests {
         assert_eq!(key(KeyCode::PageUp).name(), "PgUp");
         assert_eq!(ctrl('c').name(), "Ctrl-C");
         assert_eq!(
-            BINDINGS.iter().find(|b| b.action == Action::Kill).unwrap().names(),
+            BINDINGS
+                .iter()
+                .find(|b| b.action == Action::Kill)
+                .unwrap()
+                .names(),
             "F9, dd"
         );
     }

@@ -4,9 +4,10 @@
 use ratatui::layout::{Constraint, Layout, Rect};
 
 /// A part of the screen that can have the keyboard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pane {
     /// The table of stalled writers.
+    #[default]
     Stalls,
     /// Everything about the selected one.
     Detail,
@@ -106,7 +107,7 @@ pub const fn is_wide(screen: Rect) -> bool {
 
 fn panes(screen: Rect, body: Rect, open: Option<Pane>) -> Vec<(Pane, Rect)> {
     if is_wide(screen) {
-        let columns = Layout::horizontal([Constraint::Percentage(60), Constraint::Fill(1)]).spacing(1);
+        let columns = Layout::horizontal([Constraint::Percentage(65), Constraint::Fill(1)]).spacing(1);
         let [left, right] = columns.areas(body);
         let rows = Layout::vertical([Constraint::Percentage(70), Constraint::Fill(1)]);
         let ([stalls, log], [detail, histogram]) = (rows.areas(left), rows.areas(right));

@@ -145,7 +145,10 @@ pub struct StallState {
 /// A stall as JSON has it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the fields of an event's `stall`, by their names there")]
+#[expect(
+    missing_docs,
+    reason = "the fields of an event's `stall`, by their names there"
+)]
 pub struct Stall {
     pub id: String,
     pub state: Option<String>,
@@ -314,7 +317,10 @@ pub struct Event {
 /// Which stall an event is about.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the fields of an event's `stall`, by their names there")]
+#[expect(
+    missing_docs,
+    reason = "the fields of an event's `stall`, by their names there"
+)]
 pub struct EventStall {
     pub id: String,
     pub pid: u32,
@@ -324,6 +330,10 @@ pub struct EventStall {
 
 /// A stalled writer as the table has it.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts as they are told, each by itself"
+)]
 pub struct Row {
     /// Names the stall for as long as the agent runs.
     pub id: String,
@@ -386,9 +396,7 @@ impl Row {
     #[must_use]
     pub fn subject(&self) -> Subject<'_> {
         let known = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
-        let channel = known
-            .into_iter()
-            .find(|kind| channel_name(*kind) == self.channel);
+        let channel = known.into_iter().find(|kind| channel_name(*kind) == self.channel);
         Subject {
             pid: self.pid,
             comm: &self.comm,
@@ -501,10 +509,7 @@ mod tests {
 
     #[test]
     fn what_an_older_agent_does_not_say_takes_its_default() {
-        assert_eq!(
-            serde_json::from_str::<Status>("{}").unwrap(),
-            Status::default()
-        );
+        assert_eq!(serde_json::from_str::<Status>("{}").unwrap(), Status::default());
         let stalls: Stalls = serde_json::from_str(r#"{"stalls": [{"stall": {"pid": 7}}]}"#).unwrap();
 
         let row = Row::from(stalls.stalls[0].clone());
@@ -531,6 +536,51 @@ mod tests {
             unless: None,
         };
         assert_eq!(serde_json::from_str::<Fate>(due).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_fate_that_the_agent_tells_is_understood() {
+        use crate::api::Fate as Told;
+        let told = [
+            Told::Unknown,
+            Told::NoRule,
+            Told::Due {
+                in_seconds: 1.5,
+                action: "kill".into(),
+                mode: "enforce".into(),
+                unless: None,
+            },
+            Told::Alerted,
+            Told::LeftAlone {
+                reason: "dry-run".into(),
+                detail: None,
+            },
+            Told::Held {
+                reason: "budget".into(),
+                for_seconds: Some(2.0),
+            },
+            Told::Ending {
+                step: "killing".into(),
+                for_seconds: None,
+            },
+            Told::Tried,
+        ];
+        for fate in told {
+            // The compiler leads here from a new one.
+            match fate {
+                Told::Unknown
+                | Told::NoRule
+                | Told::Due { .. }
+                | Told::Alerted
+                | Told::LeftAlone { .. }
+                | Told::Held { .. }
+                | Told::Ending { .. }
+                | Told::Tried => {}
+            }
+            let json = serde_json::to_value(&fate).unwrap();
+            let understood: Fate = serde_json::from_value(json.clone()).unwrap();
+            assert_ne!(understood, Fate::Unsaid, "{json}");
+        }
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use crossterm::event::{
-    Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
-};
+use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use futures_util::{FutureExt as _, StreamExt as _};
 use rustix::process::{Signal, kill_current_process_group};
 use tokio::{
@@ -41,7 +39,8 @@ pub async fn run(source: Source, look: Look) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut hung_up = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let mut stopped = signal(SignalKind::from_raw(Signal::TSTP.as_raw())).context("cannot handle SIGTSTP")?;
-    let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw())).context("cannot handle SIGCONT")?;
+    let mut continued =
+        signal(SignalKind::from_raw(Signal::CONT.as_raw())).context("cannot handle SIGCONT")?;
     let mut ticks = tokio::time::interval(FRAME);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
@@ -130,12 +129,15 @@ impl Top {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the mouse does no more here")]
 fn message(event: Event) -> Option<Message> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => Some(Message::Key(key)),
         Event::Paste(text) => Some(Message::Paste(text)),
         Event::Resize(width, height) => Some(Message::Resize(width, height)),
-        Event::Mouse(MouseEvent { kind, column, row, .. }) => match kind {
+        Event::Mouse(MouseEvent {
+            kind, column, row, ..
+        }) => match kind {
             MouseEventKind::Down(MouseButton::Left) => Some(Message::Click(column, row)),
             MouseEventKind::ScrollUp => Some(Message::Wheel(-1)),
             MouseEventKind::ScrollDown => Some(Message::Wheel(1)),

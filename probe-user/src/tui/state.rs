@@ -176,12 +176,6 @@ pub struct State {
     mouse: bool,
 }
 
-impl Default for Pane {
-    fn default() -> Self {
-        Self::Stalls
-    }
-}
-
 impl State {
     /// Nothing is known yet, and the screen has this size: columns and lines.
     #[must_use]
@@ -301,6 +295,7 @@ impl State {
         self.areas().lines(pane).max(1)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys are alike")]
     fn key(&mut self, key: KeyEvent, now: Mono, commands: &mut Vec<Command>) {
         // What ends or stops the program does so wherever the keyboard is.
         if key.modifiers.contains(KeyModifiers::CONTROL) {
@@ -337,7 +332,10 @@ impl State {
         let id = question.row.id.clone();
         if self.stalled(&id).is_none() {
             return self.notify(
-                format!("{} is not stalled any more; nothing was asked", name(&question.row)),
+                format!(
+                    "{} is not stalled any more; nothing was asked",
+                    name(&question.row)
+                ),
                 now,
             );
         }
@@ -345,6 +343,7 @@ impl State {
         self.kills.ask(question.row, now);
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys are alike")]
     fn type_filter(&mut self, key: KeyEvent, now: Mono) {
         let Modal::Filter(prompt) = &mut self.modal else {
             return;
@@ -453,7 +452,11 @@ impl State {
             Action::Mouse => {
                 self.mouse ^= true;
                 commands.push(Command::Mouse(self.mouse));
-                let what = if self.mouse { "clicks select here" } else { "the terminal has the mouse" };
+                let what = if self.mouse {
+                    "clicks select here"
+                } else {
+                    "the terminal has the mouse"
+                };
                 self.notify(format!("mouse: {what}"), now);
             }
             Action::Redraw => commands.push(Command::Redraw),
@@ -485,7 +488,7 @@ impl State {
             Freshness::Live => self
                 .stalled(&row.id)
                 .map_or(Some("it is not stalled any more".to_owned()), |row| {
-                    kill::impossible(row, &self.rights)
+                    self.kills.impossible(row, &self.rights)
                 }),
             Freshness::Paused(_) => Some("the screen is paused; Space goes on".to_owned()),
             Freshness::None | Freshness::Stale(_) => {

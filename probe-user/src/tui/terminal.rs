@@ -13,7 +13,7 @@ use crossterm::{
     cursor::Show,
     event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::{Frame, Terminal, backend::CrosstermBackend};
 use rustix::process::{Signal, getpid, kill_process};
@@ -40,7 +40,7 @@ impl Screen {
             terminal: Terminal::new(CrosstermBackend::new(stdout())).context("cannot use the terminal")?,
             mouse: false,
         };
-        screen.take()?;
+        Self::take()?;
         Ok(screen)
     }
 
@@ -67,7 +67,9 @@ impl Screen {
     /// # Errors
     /// The terminal cannot be written to.
     pub fn redraw(&mut self) -> Result<()> {
-        self.terminal.clear().context("cannot write to the terminal")
+        // Terminal::clear asks the terminal where its cursor is, and whoever waits for keys takes the answer.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout())).context("cannot use the terminal")?;
+        execute!(stdout(), Clear(ClearType::All)).context("cannot write to the terminal")
     }
 
     /// Takes the mouse, or gives it back.
@@ -100,14 +102,14 @@ impl Screen {
     /// # Errors
     /// It cannot be set up.
     pub fn resume(&mut self) -> Result<()> {
-        self.take()?;
+        Self::take()?;
         if self.mouse {
             self.mouse(true)?;
         }
         self.redraw()
     }
 
-    fn take(&self) -> Result<()> {
+    fn take() -> Result<()> {
         enable_raw_mode().context("cannot set the terminal up")?;
         TAKEN.store(true, Ordering::Relaxed);
         execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste).context("cannot write to the terminal")

@@ -66,7 +66,11 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, now: Mono, look: Look) -> Draw
 
 /// Draws a pane's heading; returns what is below it.
 fn heading(frame: &mut Frame<'_>, area: Rect, pane: Pane, state: &State) -> Rect {
-    let tone = if state.focus() == pane { Tone::Focus } else { Tone::Dim };
+    let tone = if state.focus() == pane {
+        Tone::Focus
+    } else {
+        Tone::Dim
+    };
     let mut title = vec![Span::styled(format!(" {} ", pane.title()), tone.style())];
     if pane == Pane::Stalls {
         title.push(Span::styled(table::position(state), Tone::Dim.style()));

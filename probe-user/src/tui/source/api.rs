@@ -99,7 +99,11 @@ impl Api {
                 Err(error) => format!("{error:#}"),
             };
             let retry = Instant::now() + wait;
-            if to.send(Message::Lost(why, clock::now().after(wait))).await.is_err() {
+            if to
+                .send(Message::Lost(why, clock::now().after(wait)))
+                .await
+                .is_err()
+            {
                 return;
             }
             // A kill that is asked for now will not be carried out later.
@@ -213,6 +217,10 @@ impl Session<'_> {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other errors speak for themselves"
+)]
 async fn connect(socket: &Path, tasks: &mut JoinSet<()>) -> Result<Connection> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.display();
@@ -254,7 +262,9 @@ async fn body(response: Response<Incoming>) -> Result<Bytes> {
     let body = timeout(WITHIN, body)
         .await
         .map_err(|_| anyhow!("the agent has not answered within {} s", WITHIN.as_secs()))?;
-    Ok(body.map_err(|error| anyhow!("the agent's answer broke off: {error}"))?.to_bytes())
+    Ok(body
+        .map_err(|error| anyhow!("the agent's answer broke off: {error}"))?
+        .to_bytes())
 }
 
 async fn fetch(connection: &mut Connection, path: &str) -> Result<Bytes> {
@@ -296,7 +306,10 @@ async fn pin_events(
     let response = answer(&mut connection, request(Method::GET, &path, Vec::new())?).await?;
     let status = response.status();
     if !status.is_success() {
-        bail!("the agent refuses {path}: {}", reason(status, &body(response).await?));
+        bail!(
+            "the agent refuses {path}: {}",
+            reason(status, &body(response).await?)
+        );
     }
     Ok(Box::pin(SseStream::new(response.into_body())))
 }
@@ -304,7 +317,11 @@ async fn pin_events(
 /// Whether processes may be ended from here: learned by asking for the end of a stall that there
 /// cannot be.
 async fn rights(connection: &mut Connection) -> Result<Rights> {
-    let response = answer(connection, request(Method::POST, "/v1/stalls/none/kill", Vec::new())?).await?;
+    let response = answer(
+        connection,
+        request(Method::POST, "/v1/stalls/none/kill", Vec::new())?,
+    )
+    .await?;
     let status = response.status();
     let body = body(response).await?;
     Ok(match status {

@@ -78,7 +78,9 @@ impl Standalone {
                     Ok((snapshot, events)) => {
                         let events = events.into_iter().map(|event| Message::Event(Box::new(event)));
                         let snapshot = Message::Snapshot(Box::new(snapshot));
-                        events.chain([snapshot]).all(|message| to.blocking_send(message).is_ok())
+                        events
+                            .chain([snapshot])
+                            .all(|message| to.blocking_send(message).is_ok())
                     }
                     Err(error) => to
                         .blocking_send(Message::Lost(format!("{error:#}"), clock::now().after(EVERY)))
@@ -130,9 +132,12 @@ impl Standalone {
         let mut before = std::mem::take(&mut self.facts);
         for stall in stalls {
             let process = stall.last.writer.process;
-            let known = self.facts.get(&process).cloned().or_else(|| before.remove(&process));
-            let facts =
-                known.unwrap_or_else(|| Arc::new(self.reader.facts(process).unwrap_or_default()));
+            let known = self
+                .facts
+                .get(&process)
+                .cloned()
+                .or_else(|| before.remove(&process));
+            let facts = known.unwrap_or_else(|| Arc::new(self.reader.facts(process).unwrap_or_default()));
             self.facts.insert(process, Arc::clone(&facts));
             stall.facts = Some(facts);
         }

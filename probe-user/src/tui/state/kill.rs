@@ -111,8 +111,7 @@ impl Kills {
     pub fn linger(&mut self, rows: &mut Vec<Row>, now: Mono) {
         self.0
             .retain(|_, asked| now.since(asked.changed) < LINGERS || !asked.outcome.is_over);
-        let mut gone: HashMap<&str, &Asked> =
-            self.0.iter().map(|(id, asked)| (id.as_str(), asked)).collect();
+        let mut gone: HashMap<&str, &Asked> = self.0.iter().map(|(id, asked)| (id.as_str(), asked)).collect();
         for row in rows.iter() {
             gone.remove(row.id.as_str());
         }
@@ -126,6 +125,36 @@ impl Kills {
         for asked in self.0.values_mut().filter(|asked| !asked.outcome.is_over) {
             asked.outcome = over("asked; the agent's answer was lost".to_owned());
             asked.changed = now;
+        }
+    }
+
+    /// Why this one cannot be ended, as far as that is known without asking the agent.
+    #[must_use]
+    pub fn impossible(&self, row: &Row, rights: &Rights) -> Option<String> {
+        const ALREADY: &str = "its process is being ended already";
+        if let Rights::ReadOnly(why) = rights {
+            return Some(why.clone());
+        }
+        if self.outcome(&row.id).is_some_and(|outcome| !outcome.is_over) {
+            return Some(ALREADY.to_owned());
+        }
+        match &row.fate {
+            Fate::Ending { .. } => Some(ALREADY.to_owned()),
+            Fate::LeftAlone { reason, detail } if reason == "protected" => {
+                let detail = detail.as_ref().map(|detail| format!(": {detail}"));
+                Some(format!("it is protected{}", detail.unwrap_or_default()))
+            }
+            Fate::Due { unless, .. } if unless.as_deref() == Some("protected") => {
+                Some("it is protected".to_owned())
+            }
+            Fate::Unknown
+            | Fate::NoRule
+            | Fate::Due { .. }
+            | Fate::Alerted
+            | Fate::LeftAlone { .. }
+            | Fate::Held { .. }
+            | Fate::Tried
+            | Fate::Unsaid => None,
         }
     }
 
@@ -150,24 +179,5 @@ const fn over(text: String) -> Outcome {
         text,
         is_over: true,
         succeeded: false,
-    }
-}
-
-/// Why this one cannot be ended, as far as that is known without asking the agent.
-#[must_use]
-pub fn impossible(row: &Row, rights: &Rights) -> Option<String> {
-    if let Rights::ReadOnly(why) = rights {
-        return Some(why.clone());
-    }
-    match &row.fate {
-        Fate::Ending { .. } => Some("its process is being ended already".to_owned()),
-        Fate::LeftAlone { reason, detail } if reason == "protected" => {
-            let detail = detail.as_ref().map(|detail| format!(": {detail}"));
-            Some(format!("it is protected{}", detail.unwrap_or_default()))
-        }
-        Fate::Due { unless, .. } if unless.as_deref() == Some("protected") => {
-            Some("it is protected".to_owned())
-        }
-        _ => None,
     }
 }

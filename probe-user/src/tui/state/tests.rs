@@ -42,10 +42,7 @@ fn snapshot(now: u64, rows: Vec<Row>) -> Message {
 fn three() -> State {
     let mut state = State::new(80, 24);
     state.update(Message::Rights(Rights::Kill), at(1));
-    state.update(
-        snapshot(1, vec![row("a", 90), row("b", 60), row("c", 30)]),
-        at(1),
-    );
+    state.update(snapshot(1, vec![row("a", 90), row("b", 60), row("c", 30)]), at(1));
     state
 }
 
@@ -115,7 +112,10 @@ fn what_is_selected_stays_selected_when_lines_move_or_go() {
     let mut state = three();
     press(&mut state, "j", 1);
 
-    state.update(snapshot(2, vec![row("c", 31), row("z", 500), row("b", 61)]), at(2));
+    state.update(
+        snapshot(2, vec![row("c", 31), row("z", 500), row("b", 61)]),
+        at(2),
+    );
     assert_eq!((selected(&state), state.selected()), ("b", 1));
     press(&mut state, "S", 2);
     assert_eq!((selected(&state), state.selected()), ("b", 1));
@@ -146,8 +146,22 @@ fn a_page_follows_the_selection() {
 #[test]
 fn no_sequence_but_the_question_and_y_ends_a_process() {
     for keys in [
-        "k", "d", "d j d", "x", "F9", "d d", "d d Enter", "d d n", "d d Esc", "F9 Y", "F9 d d", "y", "/ y Enter",
-        "? y", "F9 Enter y", "F9 Esc y",
+        "k",
+        "d",
+        "d j d",
+        "x",
+        "F9",
+        "d d",
+        "d d Enter",
+        "d d n",
+        "d d Esc",
+        "F9 Y",
+        "F9 d d",
+        "y",
+        "/ y Enter",
+        "? y",
+        "F9 Enter y",
+        "F9 Esc y",
     ] {
         assert_eq!(press(&mut three(), keys, 1), [], "{keys}");
     }
@@ -174,7 +188,10 @@ fn a_question_is_answered_for_the_writer_that_it_was_asked_about() {
     let mut state = three();
     press(&mut state, "j F9", 1);
     // Another line is in its place by now.
-    state.update(snapshot(2, vec![row("z", 500), row("a", 91), row("b", 61)]), at(2));
+    state.update(
+        snapshot(2, vec![row("z", 500), row("a", 91), row("b", 61)]),
+        at(2),
+    );
     assert_eq!(press(&mut state, "y", 2), [Command::Kill("b".to_owned())]);
 
     let mut state = three();
@@ -199,7 +216,7 @@ fn nothing_is_asked_where_it_cannot_be_or_should_not_be() {
         press(&mut state, "F9", now);
         let why = match state.modal() {
             Modal::Kill(question) => question.impossible.clone(),
-            _ => None,
+            Modal::None | Modal::Help(_) | Modal::Filter(_) => None,
         };
         let commands = press(&mut state, "y", now);
         assert_eq!(commands, []);
@@ -208,7 +225,10 @@ fn nothing_is_asked_where_it_cannot_be_or_should_not_be() {
     for (prepare, now, why) in [
         (
             &(|state: &mut State| {
-                state.update(Message::Rights(Rights::ReadOnly("only root may".to_owned())), at(1));
+                state.update(
+                    Message::Rights(Rights::ReadOnly("only root may".to_owned())),
+                    at(1),
+                );
             }) as &dyn Fn(&mut State),
             1,
             "only root may",
@@ -234,11 +254,7 @@ fn nothing_is_asked_where_it_cannot_be_or_should_not_be() {
             1,
             "there is no connection to an agent that could do it",
         ),
-        (
-            &|_| {},
-            60,
-            "there is no connection to an agent that could do it",
-        ),
+        (&|_| {}, 60, "there is no connection to an agent that could do it"),
     ] {
         assert_eq!(ask(prepare, now), why);
     }
@@ -373,7 +389,11 @@ fn a_paused_screen_stands_still_and_catches_up() {
     state.update(snapshot(9, vec![row("z", 1)]), at(9));
     assert_eq!(shown(&state), ["a", "b", "c"]);
     assert_eq!(state.freshness(at(10)), Freshness::Paused(Duration::from_secs(9)));
-    assert_eq!(state.elapsed(at(10)), Duration::from_secs(2), "as when it was paused");
+    assert_eq!(
+        state.elapsed(at(10)),
+        Duration::from_secs(2),
+        "as when it was paused"
+    );
     press(&mut state, "Space", 10);
     assert_eq!(shown(&state), ["z"]);
     assert_eq!(state.freshness(at(10)), Freshness::Live);
@@ -403,7 +423,10 @@ fn leaving_and_suspending_work_wherever_the_keyboard_is() {
         assert_eq!(press(&mut state, "C-c", 1), [Command::Quit], "{before}");
     }
     assert_eq!(press(&mut three(), "q", 1), [Command::Quit]);
-    assert_eq!(press(&mut three(), "m m", 1), [Command::Mouse(true), Command::Mouse(false)]);
+    assert_eq!(
+        press(&mut three(), "m m", 1),
+        [Command::Mouse(true), Command::Mouse(false)]
+    );
 }
 
 #[test]
@@ -442,8 +465,8 @@ fn the_log_is_bounded_and_what_is_read_of_it_stays() {
 fn any_keys_on_any_screen_leave_the_selection_in_view() {
     use proptest::prelude::*;
     let keys = [
-        "j", "k", "g", "G", "PgUp", "PgDn", "Enter", "Esc", "Tab", "t", "l", "h", "s", "S", "/", "a", "Space", "e",
-        "b", "?", "F9", "d",
+        "j", "k", "g", "G", "PgUp", "PgDn", "Enter", "Esc", "Tab", "t", "l", "h", "s", "S", "/", "a",
+        "Space", "e", "b", "?", "F9", "d",
     ];
     proptest!(|(presses in proptest::collection::vec(0..keys.len(), 0..60), height in 0_u16..60, rows in 0_u64..50)| {
         let mut state = State::new(80, height);

@@ -21,6 +21,8 @@ use crate::{
 
 /// Columns of the name of a fact.
 const NAME: usize = 9;
+/// Said where a chain comes back to the writer.
+const DEADLOCK: &str = ": a deadlock, nobody goes on by itself";
 
 /// Draws it; returns how many lines do not fit.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, now: Mono) -> usize {
@@ -42,7 +44,11 @@ fn lines(row: &Row, state: &State, elapsed: Duration, width: usize) -> Vec<Line<
         width: width.max(NAME + 12),
     };
     let bound = if row.at_least { "at least " } else { "" };
-    let before = if row.preexisting { ", before the observer" } else { "" };
+    let before = if row.preexisting {
+        ", before the observer"
+    } else {
+        ""
+    };
     page.fact(
         "stalled",
         &format!(
@@ -63,19 +69,23 @@ fn lines(row: &Row, state: &State, elapsed: Duration, width: usize) -> Vec<Line<
     page.fact("channel", &channel(row));
     page.fact("process", &process(row));
     let facts = &row.facts;
+    page.rules(row, state);
     let exe = facts.exe.as_ref().map(|exe| exe.to_string_lossy().into_owned());
     page.maybe("exe", exe.as_deref());
     page.maybe("unit", facts.unit.as_deref());
     page.maybe("container", facts.container.as_deref());
     page.maybe("cgroup", facts.cgroup.as_deref());
-    page.rules(row, state);
     page.lines
 }
 
 fn channel(row: &Row) -> String {
     let stream = row.stream.map_or("no standard stream", |stream| stream.as_str());
     let queued = row.queued.map_or_else(String::new, |queued| {
-        let what = if row.channel == "unix" { "of memory queued" } else { "queued" };
+        let what = if row.channel == "unix" {
+            "of memory queued"
+        } else {
+            "queued"
+        };
         format!(", {} {what}", text::size(queued))
     });
     format!(
@@ -145,19 +155,29 @@ impl Page {
         self.fact("chain", &format!("{}[{}]", row.comm, row.pid));
         let direct: &[Party] = if row.chain.is_empty() { readers } else { &row.chain };
         if direct.is_empty() {
-            return self.branch(0, "nobody holds the reading end, as far as can be seen", Tone::Warn);
+            return self.branch(
+                0,
+                "nobody holds the reading end, as far as can be seen",
+                Tone::Warn,
+            );
         }
         let is_chain = !row.chain.is_empty();
         for (i, party) in direct.iter().enumerate() {
             let depth = if is_chain { i } else { 0 };
             let is_culprit = row.culprit.as_ref().is_some_and(|it| it.pid == party.pid);
             let tone = if is_culprit { Tone::Alarm } else { Tone::Plain };
-            let mark = if is_culprit && !row.deadlock { " ← does not read" } else { "" };
+            let closes = row.deadlock && party.pid == row.pid;
+            let mark = match (closes, is_culprit && !row.deadlock) {
+                (true, _) => DEADLOCK,
+                (false, true) => " ← does not read",
+                (false, false) => "",
+            };
+            let tone = if closes { Tone::Alarm } else { tone };
             self.branch(depth, &format!("{}{mark}", described(party)), tone);
         }
         let depth = if is_chain { direct.len() } else { 1 };
-        if row.deadlock {
-            let back = format!("back to {}[{}]: a deadlock, nobody goes on by itself", row.comm, row.pid);
+        if row.deadlock && direct.iter().all(|party| party.pid != row.pid) {
+            let back = format!("back to {}[{}]{DEADLOCK}", row.comm, row.pid);
             self.branch(depth, &back, Tone::Alarm);
         }
         for client in &row.clients {

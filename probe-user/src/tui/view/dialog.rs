@@ -28,7 +28,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, question: &Question, state: &State, no
     let screen = frame.area();
     let width = WIDTH.min(screen.width);
     let lines = lines(question, state, now, usize::from(width - FRAME));
-    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(screen.height);
+    let height = u16::try_from(lines.len() + 2)
+        .unwrap_or(u16::MAX)
+        .min(screen.height);
     let area = Rect {
         x: (screen.width - width) / 2,
         y: (screen.height - height) / 2,
@@ -51,19 +53,34 @@ pub(super) fn draw(frame: &mut Frame<'_>, question: &Question, state: &State, no
 fn lines(question: &Question, state: &State, now: Mono, width: usize) -> Vec<Line<'static>> {
     let row = state.current(question);
     let age = text::age(row.age + state.elapsed(now));
-    let stream = row.stream.map_or_else(|| format!("fd {}", row.fd), |it| it.as_str().to_owned());
-    let owner = [Some(row.user()), row.facts.parent.clone(), row.unit().map(str::to_owned)];
+    let stream = row
+        .stream
+        .map_or_else(|| format!("fd {}", row.fd), |it| it.as_str().to_owned());
+    let channel = if row.channel == "unix" {
+        "unix socket"
+    } else {
+        row.channel.as_str()
+    };
+    let owner = [
+        Some(row.user()),
+        row.facts.parent.clone(),
+        row.unit().map(str::to_owned),
+    ];
     let owner: Vec<_> = owner.into_iter().flatten().collect();
     let mut lines = Vec::new();
     let mut say = |text: &str, tone: Tone| {
         let wrapped = text::wrap(&text::one_line(text), width);
-        lines.extend(wrapped.lines().map(|line| Line::styled(line.to_owned(), tone.style())));
+        lines.extend(
+            wrapped
+                .lines()
+                .map(|line| Line::styled(line.to_owned(), tone.style())),
+        );
     };
     say(&format!("pid {} {}", row.pid, row.comm), Tone::Focus);
     say(&text::cut(&row.command, width * COMMAND_LINES), Tone::Plain);
     say(&format!("of {}", owner.join(", ")), Tone::Plain);
     say(
-        &format!("stalled {age} in {} to a {}, {stream}", row.syscall, row.channel),
+        &format!("stalled {age} in {} to a {channel}, {stream}", row.syscall),
         Tone::Plain,
     );
     say("", Tone::Plain);
@@ -73,7 +90,10 @@ fn lines(question: &Question, state: &State, now: Mono, width: usize) -> Vec<Lin
         say("any key: back", Tone::Focus);
         return lines;
     }
-    say(&format!("SIGTERM to {}, and to nothing else;", row.pid), Tone::Alarm);
+    say(
+        &format!("SIGTERM to {}, and to nothing else;", row.pid),
+        Tone::Alarm,
+    );
     let wait = GRACE.as_secs();
     say(
         &format!("{wait} s for it to exit, or for its reader to take something;"),

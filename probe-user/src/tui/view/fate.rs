@@ -117,7 +117,11 @@ mod tests {
         for (fate, elapsed, words) in [
             (due(r#""action":"kill","mode":"enforce""#), 3, "kill in 13 s"),
             (due(r#""action":"term","mode":"enforce""#), 20, "term due"),
-            (due(r#""action":"kill","mode":"dry-run""#), 3, "would kill in 13 s"),
+            (
+                due(r#""action":"kill","mode":"dry-run""#),
+                3,
+                "would kill in 13 s",
+            ),
             (
                 due(r#""action":"kill","mode":"dry-run","unless":"dry-run""#),
                 0,
@@ -151,7 +155,11 @@ mod tests {
             ),
             (r#"{"state":"no-rule"}"#.to_owned(), 0, "no rule"),
         ] {
-            assert_eq!(of(&parsed(&fate), Duration::from_secs(elapsed)).0, words, "{fate}");
+            assert_eq!(
+                of(&parsed(&fate), Duration::from_secs(elapsed)).0,
+                words,
+                "{fate}"
+            );
         }
     }
 }

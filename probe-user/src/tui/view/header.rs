@@ -33,15 +33,22 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, now: Mono) 
             ..area
         };
         let width = u16::try_from(right.width()).unwrap_or(0).min(area.width);
-        frame.render_widget(left, Rect {
-            width: area.width - width,
-            ..row
-        });
-        frame.render_widget(right.alignment(Alignment::Right), Rect {
-            x: area.right() - width,
-            width,
-            ..row
-        });
+        let gap = u16::from(width > 0 && width < area.width);
+        frame.render_widget(
+            left,
+            Rect {
+                width: area.width - width - gap,
+                ..row
+            },
+        );
+        frame.render_widget(
+            right.alignment(Alignment::Right),
+            Rect {
+                x: area.right() - width,
+                width,
+                ..row
+            },
+        );
     }
 }
 
@@ -89,7 +96,7 @@ fn freshness(state: &State, now: Mono) -> Line<'static> {
     };
     let style = match tone {
         Tone::Warn | Tone::Alarm => tone.style().reversed(),
-        _ => tone.style(),
+        Tone::Plain | Tone::Dim | Tone::Focus | Tone::Good | Tone::Stale | Tone::Wrong => tone.style(),
     };
     Line::styled(text, style)
 }
@@ -99,7 +106,12 @@ fn numbers(state: &State, now: Mono, width: usize) -> (Line<'static>, Line<'stat
         return (Line::default(), Line::default());
     };
     let status = &data.status;
-    let oldest = state.rows().iter().filter(|row| !row.draining).map(|row| row.age).max();
+    let oldest = state
+        .rows()
+        .iter()
+        .filter(|row| !row.draining)
+        .map(|row| row.age)
+        .max();
     let oldest = oldest.map_or_else(|| "-".to_owned(), |age| text::age(age + state.elapsed(now)));
     let count = if data.total > 0 { Tone::Warn } else { Tone::Good };
     let mut line = Line::from(vec![
@@ -135,20 +147,36 @@ fn numbers(state: &State, now: Mono, width: usize) -> (Line<'static>, Line<'stat
 fn remark(state: &State, now: Mono) -> Line<'static> {
     if let Connection::Lost(why, retry) = state.connection() {
         let wait = retry.since(now).as_secs();
-        let again = if wait == 0 { "retrying".to_owned() } else { format!("retry in {wait} s") };
+        let again = if wait == 0 {
+            "retrying".to_owned()
+        } else {
+            format!("retry in {wait} s")
+        };
         return Line::styled(format!("{again}: {}", text::one_line(why)), Tone::Alarm.style());
     }
     if let Some(data) = state.data() {
-        let wrong = data.status.paused.iter().map(|why| format!("not enforcing: {why}"));
+        let wrong = data
+            .status
+            .paused
+            .iter()
+            .map(|why| format!("not enforcing: {why}"));
         let mut wrong = wrong.chain(data.status.degraded.iter().cloned());
         if let Some(first) = wrong.next() {
             let more = wrong.count();
-            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            let more = if more > 0 {
+                format!(" (and {more} more)")
+            } else {
+                String::new()
+            };
             return Line::styled(format!("{}{more}", text::one_line(&first)), Tone::Alarm.style());
         }
     }
     let order = state.order();
-    let arrow = if order.reversed == order.sort.is_descending() { '▲' } else { '▼' };
+    let arrow = if order.reversed == order.sort.is_descending() {
+        '▲'
+    } else {
+        '▼'
+    };
     let mut line = Line::styled(format!("by {} {arrow}", order.sort.name()), Tone::Dim.style());
     if let Some(group) = order.group.name() {
         line.push_span(format!("  grouped by {group}"));

@@ -26,7 +26,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, scroll: usize) -> usize {
     let screen = frame.area();
     let width = lines.iter().map(Line::width).max().unwrap_or(0) + 4;
     let width = u16::try_from(width).unwrap_or(u16::MAX).min(screen.width);
-    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(screen.height);
+    let height = u16::try_from(lines.len() + 2)
+        .unwrap_or(u16::MAX)
+        .min(screen.height);
     let area = Rect {
         x: (screen.width - width) / 2,
         y: (screen.height - height) / 2,
@@ -35,7 +37,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, scroll: usize) -> usize {
     };
     let hidden = (lines.len() + 2).saturating_sub(height.into());
     let scroll = scroll.min(hidden);
-    let more = if scroll < hidden { " Down: more " } else { " any key: back " };
+    let more = if scroll < hidden {
+        " Down: more "
+    } else {
+        " any key: back "
+    };
     let block = Block::bordered()
         .title(Span::styled(" Help ", Tone::Focus.style()))
         .title_bottom(Span::styled(more, Tone::Focus.style()));
@@ -49,7 +55,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, scroll: usize) -> usize {
 
 fn lines() -> Vec<Line<'static>> {
     let names = |topic| BINDINGS.iter().filter(move |binding| binding.topic == topic);
-    let width = BINDINGS.iter().map(|binding| binding.names().len()).max().unwrap_or(0);
+    let width = BINDINGS
+        .iter()
+        .map(|binding| binding.names().len())
+        .max()
+        .unwrap_or(0);
     let mut lines = Vec::new();
     for topic in Topic::ALL {
         lines.push(Line::styled(topic.title(), Tone::Focus.style()));

@@ -13,7 +13,9 @@ use crate::tui::{model::Bucket, state::State};
 const WORDS: usize = 22;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    let buckets = state.data().map(|data| data.status.blocked_seconds.buckets.as_slice());
+    let buckets = state
+        .data()
+        .map(|data| data.status.blocked_seconds.buckets.as_slice());
     let bars = bars(buckets.unwrap_or_default(), area.height.into());
     if bars.is_empty() {
         let line = Line::styled(
@@ -28,7 +30,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State) {
         let len = (u128::from(count) * room as u128).div_ceil(u128::from(most));
         let line = Line::from(vec![
             Span::raw(format!(" ≤ {:>7} {count:>9} ", seconds(le))),
-            Span::styled("█".repeat(usize::try_from(len).unwrap_or(room)), Tone::Focus.style()),
+            Span::styled(
+                "█".repeat(usize::try_from(len).unwrap_or(room)),
+                Tone::Focus.style(),
+            ),
         ]);
         frame.render_widget(line, Rect { y, height: 1, ..area });
     }
@@ -73,7 +78,12 @@ mod tests {
 
     #[test]
     fn bars_are_what_is_new_in_each_bucket_and_fit_the_lines() {
-        let buckets = [bucket(0.001, 5), bucket(0.002, 7), bucket(0.004, 7), bucket(8.0, 9)];
+        let buckets = [
+            bucket(0.001, 5),
+            bucket(0.002, 7),
+            bucket(0.004, 7),
+            bucket(8.0, 9),
+        ];
 
         assert_eq!(bars(&buckets, 9), [(0.001, 5), (0.002, 2), (0.004, 0), (8.0, 2)]);
         assert_eq!(bars(&buckets, 2), [(0.002, 7), (8.0, 2)]);

@@ -50,20 +50,28 @@ const COLUMNS: [(Column, &str, usize, usize); 12] = [
     (Column::Queued, "QUEUE", 5, 54),
     (Column::Owner, "OWNER", 16, 97),
     (Column::Culprit, "CULPRIT", 11, 80),
-    (Column::Rule, "RULE", 16, 140),
+    (Column::Rule, "RULE", 16, 150),
     (Column::Fate, "FATE", 20, 48),
-    (Column::Command, "COMMAND", 0, 116),
+    (Column::Command, "COMMAND", 0, ROOMY),
 ];
+
+/// From this width on, there is room for commands, and for threads beside them.
+const ROOMY: usize = 120;
 
 /// The columns that a width has room for, the last as wide as what is left.
 fn columns(width: usize, any_culprit: bool) -> Vec<(Column, &'static str, usize)> {
     let mut shown: Vec<_> = COLUMNS
         .into_iter()
         .filter(|(.., from)| width >= *from)
-        .map(|(column, title, width, _)| match column {
-            // Where nobody says who does not read, whose the writer is tells more.
-            Column::Culprit if !any_culprit => (Column::Owner, "OWNER", width),
-            _ => (column, title, width),
+        .map(|(column, title, least, _)| {
+            if column == Column::Comm && width >= ROOMY {
+                (column, title, least + 4)
+            } else if column == Column::Culprit && !any_culprit {
+                // Where nobody says who does not read, whose the writer is tells more.
+                (Column::Owner, "OWNER", least)
+            } else {
+                (column, title, least)
+            }
         })
         .collect();
     if !any_culprit {
@@ -109,14 +117,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, now: Mono) 
     if state.extent().0 == 0 {
         return nothing(frame, body, state, now);
     }
-    let stale = matches!(state.freshness(now), Freshness::Stale(_));
+    let is_old = matches!(state.freshness(now), Freshness::Stale(_));
     let elapsed = state.elapsed(now);
     for (y, (at, shown)) in (body.y..body.bottom()).zip(state.visible(body.height.into())) {
         let mut line = match shown {
             Shown::Group(heading) => group(heading, elapsed),
-            Shown::Row(at) => cells(&state.rows()[*at], &columns, state, elapsed),
+            Shown::Row(at) => cells(&state.rows()[*at], &columns, state, (elapsed, is_old)),
         };
-        if stale {
+        if is_old {
             // What was is not shown as what is.
             line = line.patch_style(Tone::Stale.style());
         }
@@ -181,11 +189,15 @@ fn cells(
     row: &Row,
     columns: &[(Column, &'static str, usize)],
     state: &State,
-    elapsed: Duration,
+    (elapsed, is_old): (Duration, bool),
 ) -> Line<'static> {
     let mut line = Line::default();
     for (i, (column, _, width)) in columns.iter().enumerate() {
-        let (text, tone) = cell(*column, row, state, elapsed);
+        let (mut text, tone) = cell(*column, row, state, elapsed);
+        if is_old && *column == Column::Fate {
+            // By words too, for terminals that do not dim.
+            text.insert_str(0, "was: ");
+        }
         if i > 0 {
             line.push_span(" ");
         }
@@ -211,10 +223,10 @@ fn cell(column: Column, row: &Row, state: &State, elapsed: Duration) -> (String,
         Column::Comm => plain(format!("{}/{}", text::cut(&row.comm, 6), row.thread)),
         Column::User => plain(row.user()),
         Column::Via => plain(row.channel.clone()),
-        Column::Stream => plain(
-            row.stream
-                .map_or_else(|| format!("fd {}", row.fd), |stream| Stream::as_str(stream).to_owned()),
-        ),
+        Column::Stream => plain(row.stream.map_or_else(
+            || format!("fd {}", row.fd),
+            |stream| Stream::as_str(stream).to_owned(),
+        )),
         Column::Queued => plain(row.queued.map_or_else(|| "-".to_owned(), text::size)),
         Column::Owner => or_dash(row.unit().or(row.facts.parent.as_deref())),
         Column::Culprit if row.deadlock => ("deadlock".to_owned(), Tone::Alarm),
@@ -230,7 +242,10 @@ fn cell(column: Column, row: &Row, state: &State, elapsed: Duration) -> (String,
 
 /// A row whose process was ended has the age that it had then.
 fn age(row: &Row, state: &State, elapsed: Duration) -> String {
-    let over = state.kills().outcome(&row.id).is_some_and(|outcome| outcome.succeeded);
+    let over = state
+        .kills()
+        .outcome(&row.id)
+        .is_some_and(|outcome| outcome.succeeded);
     let age = if over { row.age } else { row.age + elapsed };
     let bound = if row.at_least { ">" } else { "" };
     format!("{bound}{}", text::age(age))
@@ -250,7 +265,10 @@ mod tests {
             }
         }
         let titles: Vec<_> = columns(80, true).iter().map(|(_, title, _)| *title).collect();
-        assert_eq!(titles.join(" "), "AGE PID COMM/THREAD USER VIA QUEUE CULPRIT FATE");
+        assert_eq!(
+            titles.join(" "),
+            "AGE PID COMM/THREAD USER VIA QUEUE CULPRIT FATE"
+        );
         assert!("held: reader stopped".len() <= columns(80, true).last().unwrap().2);
     }
 }

@@ -18,5 +18,13 @@ pub(crate) const LAST_EXIT_MS: f64 = 2_000.0;
 pub(crate) const SIGNAL_P99_MS: f64 = 100.0;
 /// Resident memory of `run` with [`STUCK_WRITERS`] stalls, MiB.
 pub(crate) const RESIDENT_MIB: f64 = 25.0;
+/// How many stalls the dashboard has to stay fluid with.
+pub(crate) const DASHBOARD_ROWS: u32 = 10_000;
+/// One frame of them, milliseconds.
+pub(crate) const FRAME_MS: f64 = 16.0;
+/// Stalls that `top` is left running with.
+pub(crate) const TOP_STALLS: u32 = 1_000;
+/// CPU time that it takes then, percent of a core.
+pub(crate) const TOP_PERCENT: f64 = 5.0;
 /// CPU time of an idle `run`, percent of a core.
 pub(crate) const IDLE_PERCENT: f64 = 0.1;

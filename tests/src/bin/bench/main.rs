@@ -10,6 +10,7 @@
 
 mod bpf;
 mod cpu;
+mod dashboard;
 mod idle;
 mod incident;
 mod limits;
@@ -79,6 +80,8 @@ enum Part {
     Memory,
     /// What `run` uses when nothing is stalled.
     Idle,
+    /// What `top` takes for a frame of 10,000 stalls, and of a core with 1,000.
+    Top,
 }
 
 /// How thorough to be.
@@ -131,6 +134,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Scan => scan::measure(effort, &mut report).context("scan")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
+            Part::Top => dashboard::measure(effort, &mut report).context("top")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
     }
