@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::core::{
     matcher::{Subject, Write},
@@ -175,14 +175,32 @@ pub struct Stall {
     pub age_is_minimum: bool,
     pub preexisting: bool,
     pub queued_bytes: Option<u64>,
+    /// `null` is what is found where nobody is; a source that does not look says nothing.
+    #[serde(deserialize_with = "null_is_empty")]
     pub readers: Option<Vec<Party>>,
-    pub culprit: Option<Party>,
+    pub culprit: Option<Culprit>,
+    /// From the writer on, each with what it writes to and the next should read from.
     pub chain: Vec<Party>,
-    pub clients: Vec<Client>,
-    pub deadlock: Deadlock,
+    /// The members, by pid.
+    pub deadlock: Option<Vec<u32>>,
 }
 
-/// A process that holds a reading end; in a chain, with the channel that it should read from.
+fn null_is_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Party>>, D::Error> {
+    Option::deserialize(from).map(|found| Some(found.unwrap_or_default()))
+}
+
+/// Who does not read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Culprit {
+    /// Who.
+    #[serde(flatten)]
+    pub party: Party,
+    /// Those that it waits for itself.
+    pub clients: Vec<Client>,
+}
+
+/// A process that holds a reading end.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Party {
@@ -198,7 +216,7 @@ pub struct Party {
     pub fd: Option<u32>,
     /// The kernel function that it sleeps in.
     pub sleeps_in: Option<String>,
-    /// What it should read from.
+    /// In a row's chain, what it should read from; in JSON, what it writes to.
     pub channel: Option<String>,
     /// The channel's inode.
     pub inode: Option<u64>,
@@ -211,37 +229,7 @@ pub struct Client {
     /// Who does not read.
     pub peer: String,
     /// Bytes that were not acknowledged.
-    pub queued: u64,
-}
-
-/// Whether the stall is part of a circle, and of whom.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Deadlock {
-    /// Whether it is.
-    Is(bool),
-    /// Its members by pid.
-    Pids(Vec<u32>),
-    /// Its members.
-    Parties(Vec<Party>),
-}
-
-impl Default for Deadlock {
-    fn default() -> Self {
-        Self::Is(false)
-    }
-}
-
-impl Deadlock {
-    /// Whether the stall is part of one.
-    #[must_use]
-    pub const fn is_one(&self) -> bool {
-        match self {
-            Self::Is(it) => *it,
-            Self::Pids(pids) => !pids.is_empty(),
-            Self::Parties(parties) => !parties.is_empty(),
-        }
-    }
+    pub queued_bytes: u64,
 }
 
 /// What becomes of a stall.
@@ -379,7 +367,7 @@ pub struct Row {
     pub readers: Option<Vec<Party>>,
     /// Who does not read, at the end of the chain.
     pub culprit: Option<Party>,
-    /// From the writer's reader to the culprit.
+    /// From the writer's reader to the culprit, each with what it should read from.
     pub chain: Vec<Party>,
     /// The clients that the culprit waits for.
     pub clients: Vec<Client>,
@@ -447,6 +435,25 @@ impl From<StallState> for Row {
         let stream = [Stream::Stdin, Stream::Stdout, Stream::Stderr]
             .into_iter()
             .find(|stream| stall.stream.as_deref() == Some(stream.as_str()));
+        let (culprit, clients) = match stall.culprit {
+            Some(Culprit { party, clients }) => (Some(party), clients),
+            None => (None, Vec::new()),
+        };
+        // What is known of a process is said where it is a reader, or the culprit.
+        let known = |link: &Party| {
+            let parties = stall.readers.iter().flatten().chain(&culprit);
+            let mut parties = parties.filter(|party| party.pid == link.pid);
+            parties.next().cloned().unwrap_or_else(|| link.clone())
+        };
+        let link = |pair: &[Party]| match pair {
+            [writer, reader] => Some(Party {
+                channel: writer.channel.clone(),
+                inode: writer.inode,
+                ..known(reader)
+            }),
+            _ => None,
+        };
+        let chain = stall.chain.windows(2).filter_map(link).collect();
         Self {
             command: stall.cmdline.join(" "),
             facts: Arc::new(Facts {
@@ -478,10 +485,10 @@ impl From<StallState> for Row {
             draining: stall.state.as_deref() == Some("draining"),
             queued: stall.queued_bytes,
             readers: stall.readers,
-            culprit: stall.culprit,
-            deadlock: stall.deadlock.is_one(),
-            chain: stall.chain,
-            clients: stall.clients,
+            culprit,
+            deadlock: stall.deadlock.is_some_and(|members| !members.is_empty()),
+            chain,
+            clients,
             rule,
             fate,
         }
@@ -536,6 +543,38 @@ mod tests {
             unless: None,
         };
         assert_eq!(serde_json::from_str::<Fate>(due).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_chain_begins_with_the_writer_and_each_link_has_what_is_read_from() {
+        let text = r#"{"stall": {"pid": 10,
+            "readers": [{"pid": 20, "comm": "gzip", "state": "S", "sleeps_in": null, "kind": "reader", "fd": 0}],
+            "culprit": {"pid": 30, "comm": "ssh", "state": "T", "sleeps_in": "do_epoll_wait",
+                "kind": "reader", "fd": 4, "clients": [{"fd": 7, "peer": "127.0.0.1:80",
+                "queued_bytes": 9, "window_bytes": 0}], "clients_total": 1},
+            "chain": [{"pid": 10, "comm": "ffmpeg", "channel": "unix", "inode": 7},
+                {"pid": 20, "comm": "gzip", "channel": "pipe", "inode": 8},
+                {"pid": 30, "comm": "ssh", "channel": null, "inode": null}],
+            "deadlock": null}}"#;
+
+        let row = Row::from(serde_json::from_str::<StallState>(text).unwrap());
+
+        let links: Vec<_> = row
+            .chain
+            .iter()
+            .map(|link| (link.pid, link.channel.as_deref(), link.inode, link.state.as_str()))
+            .collect();
+        let expected = [(20, Some("unix"), Some(7), "S"), (30, Some("pipe"), Some(8), "T")];
+        assert_eq!(links, expected);
+        assert_eq!(row.clients[0].queued_bytes, 9);
+        assert_eq!(
+            (row.deadlock, row.culprit_label().as_deref()),
+            (false, Some("ssh[30]"))
+        );
+
+        let nobody = r#"{"stall": {"readers": null, "culprit": null, "chain": [], "deadlock": [1, 2]}}"#;
+        let row = Row::from(serde_json::from_str::<StallState>(nobody).unwrap());
+        assert_eq!((row.readers, row.deadlock), (Some(Vec::new()), true));
     }
 
     #[test]

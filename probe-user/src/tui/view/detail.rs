@@ -22,7 +22,7 @@ use crate::{
 /// Columns of the name of a fact.
 const NAME: usize = 9;
 /// Said where a chain comes back to the writer.
-const DEADLOCK: &str = ": a deadlock, nobody goes on by itself";
+const DEADLOCK: &str = ": a deadlock";
 
 /// Draws it; returns how many lines do not fit.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, now: Mono) -> usize {
@@ -181,7 +181,11 @@ impl Page {
             self.branch(depth, &back, Tone::Alarm);
         }
         for client in &row.clients {
-            let line = format!("client {}, {} not taken", client.peer, text::size(client.queued));
+            let line = format!(
+                "client {}, {} not taken",
+                client.peer,
+                text::size(client.queued_bytes)
+            );
             self.branch(depth, &line, Tone::Alarm);
         }
         let others = readers
