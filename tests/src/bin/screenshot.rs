@@ -3,19 +3,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use tests::agent::Agent;
 use tests::config::Config;
-use tests::ffmpeg::{into_fifo, piped_into_sleep, under_node};
+use tests::ffmpeg::{piped_into_sleep, under_node};
 use tests::scratch::Scratch;
 use tests::tmux::Terminal;
-use tests::{binary, need, wait};
+use tests::{binary, need};
 
 /// Columns and lines.
-const SIZE: (u16, u16) = (100, 28);
+const SIZE: (u16, u16) = (100, 24);
 
 /// Takes a picture of `pipestall top` as it runs.
 #[derive(Debug, Parser)]
@@ -37,8 +36,7 @@ fn main() -> ExitCode {
     };
     let scratch = Scratch::new();
     let held: Vec<_> = (0..3).map(|_| under_node(&node, &ffmpeg, &scratch)).collect();
-    let piped = piped_into_sleep(&ffmpeg);
-    let fifo = into_fifo(&ffmpeg, &scratch);
+    let piped: Vec<_> = (0..2).map(|_| piped_into_sleep(&ffmpeg)).collect();
     let config = Config::new("ffmpeg", "node", &scratch.path("state"))
         .stalled_for("45s")
         .served(&scratch, "");
@@ -49,24 +47,12 @@ fn main() -> ExitCode {
         binary::pipestall().display(),
         Config::socket(&scratch).display()
     ));
-    let stuck = held.len() + 2;
-    terminal.await_text(&format!("{stuck} stalled"));
-    // The one that is looked at closer is under Node, where the rule applies.
-    terminal.press(&["/"]);
-    terminal.press(&["-l", "parent=*"]);
-    terminal.press(&["Enter", "Enter"]);
-    let chosen = wait::until("a writer that the rule is for", Duration::from_secs(20), || {
-        let screen = terminal.screen();
-        let found = screen
-            .lines()
-            .any(|line| line.starts_with("fate") && line.contains("would kill in"));
-        if !found {
-            terminal.press(&["Tab", "Tab", "Tab", "j", "Enter"]);
-        }
-        found.then_some(screen)
-    });
-    println!("{chosen}");
-    drop((piped, fifo));
+    // The oldest is under Node, where the rule applies.
+    let all = held.len() + piped.len();
+    terminal.await_text(&format!("{all} stalled"));
+    terminal.press(&["g", "Enter"]);
+    // Long enough for a history to be seen.
+    println!("{}", terminal.await_text("9 s seen"));
     match save(&terminal.styled(), &cli.file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,8 +63,6 @@ fn main() -> ExitCode {
 }
 
 fn save(screen: &str, file: &PathBuf) -> Result<()> {
-    let picture = anstyle_svg::Term::new()
-        .min_width_px(u16::MAX.into())
-        .render_svg(screen);
+    let picture = anstyle_svg::Term::new().render_svg(screen);
     std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))
 }
