@@ -330,6 +330,31 @@ fn the_terminal_is_given_back_by_suspend_and_by_signals() {
     assert_clean(&terminal);
 }
 
+/// Not a test by itself: what panics while it has the terminal.
+#[test]
+#[ignore = "run by the test below, on a terminal"]
+fn panicking() {
+    let _screen = probe_user::tui::terminal::Screen::open().expect("a terminal");
+    panic!("on purpose");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_before_it_is_told() {
+    let tmux = need!(need::tmux());
+    let terminal = Terminal::open(&tmux, 80, 24);
+    let this = std::env::current_exe().expect("a test knows its own executable");
+
+    terminal.run(&format!(
+        "clear; RUST_BACKTRACE=0 {} --ignored --exact panicking --nocapture",
+        this.display()
+    ));
+
+    // On the shell's screen: what is told on the other one goes with it.
+    terminal.await_screen("the end of it", |screen| screen.contains("test result: FAILED"));
+    assert!(terminal.screen().contains("on purpose"), "{}", terminal.screen());
+    assert_clean(&terminal);
+}
+
 #[test]
 fn a_stop_from_outside_gives_the_terminal_back_too() {
     let tmux = need!(need::tmux());

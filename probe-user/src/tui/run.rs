@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use futures_util::{FutureExt as _, StreamExt as _};
 use rustix::process::{Signal, kill_current_process_group};
@@ -33,7 +33,8 @@ enum Then {
 /// Shows the dashboard until somebody leaves it, or a signal ends it.
 ///
 /// # Errors
-/// The terminal fails. Whatever the source does is shown, and no error.
+/// The terminal fails, or the source ends by itself. A source that cannot tell anything is shown,
+/// and no error.
 pub async fn run(source: Source, look: Look) -> Result<()> {
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
@@ -66,8 +67,7 @@ pub async fn run(source: Source, look: Look) -> Result<()> {
             _ = ticks.tick() => Then::Draw,
             message = top.source.messages.recv() => match message {
                 Some(message) => top.update(message, &mut screen)?,
-                // The source has ended, and what it said last is on the screen.
-                None => Then::Wait,
+                None => bail!("what feeds the dashboard has ended"),
             },
         };
         match then {
