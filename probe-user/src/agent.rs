@@ -102,7 +102,7 @@ enum Wake {
     Log,
     Asked(Request),
     Hangup,
-    Read(Option<Reading>),
+    Read(Option<Box<Reading>>),
     PrinterFailed,
     Stop,
 }
@@ -178,6 +178,7 @@ impl Agent {
 
         let started = self.outputs.stamp.agent("agent.started", None);
         self.outputs.send(started)?;
+        self.outputs.flush()?;
         self.perform()?;
         if let Some(why) = self.outputs.broken() {
             // Later, it is waited for; at the start, somebody is there to be told.
@@ -196,7 +197,7 @@ impl Agent {
                 ready = ears.notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
                 () = deadline => Wake::Deadline,
                 () = hung_up(&mut hangup) => Wake::Hangup,
-                Some(read) = self.answers.reading.join_next() => Wake::Read(read.ok()),
+                Some(read) = self.answers.reading.join_next() => Wake::Read(read.ok().map(Box::new)),
                 Some(request) = next_request(&mut self.answers.requests) => Wake::Asked(request),
                 () = self.outputs.printer_failed() => Wake::PrinterFailed,
                 ready = log_ready(&mut ears.log) => { ready?; Wake::Log }
@@ -209,7 +210,7 @@ impl Agent {
                 Wake::PrinterFailed => self.outputs.drop_printer()?,
                 Wake::Hangup => self.read_anew("SIGHUP".to_owned(), None),
                 Wake::Read(Some(reading)) => {
-                    if let Some(fresh) = self.take_reading(reading)? {
+                    if let Some(fresh) = self.take_reading(*reading)? {
                         self.swap_kernel(fresh);
                         ears = Ears::of(&mut self.kernel, kernel_log)?;
                     }

@@ -7,6 +7,7 @@ pub mod check_config;
 pub mod doctor;
 pub mod explain;
 pub mod log;
+pub mod manual;
 pub mod observe;
 pub mod ps;
 pub mod record;
@@ -57,6 +58,9 @@ enum Command {
     Record(record::Args),
     /// Run a configuration's rules over a recording: what would have been ended, and when
     Replay(replay::Args),
+    /// Write man pages and completions into a folder
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 /// Runs a command; returns its documented exit code.
@@ -71,6 +75,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Manual(args) => manual::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -67,18 +67,18 @@ impl Api {
     /// Asks for a path.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
-        self.ask(Method::GET, path, "")
+        self.ask(&Method::GET, path, "")
     }
 
     /// Asks for something to be done.
     #[track_caller]
     pub fn post(&self, path: &str, body: &str) -> Answer {
-        self.ask(Method::POST, path, body)
+        self.ask(&Method::POST, path, body)
     }
 
     /// Asks.
     #[track_caller]
-    pub fn ask(&self, method: Method, path: &str, body: &str) -> Answer {
+    pub fn ask(&self, method: &Method, path: &str, body: &str) -> Answer {
         let asked = self.runtime.block_on(async {
             let asking = async {
                 let stream = UnixStream::connect(&self.socket).await?;
@@ -89,7 +89,7 @@ impl Api {
         match asked {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => panic!("{method} {path}: {error}"),
-            Err(_) => panic!("{method} {path}: no answer within {PATIENCE:?}"),
+            Err(over) => panic!("{method} {path}: no answer within {PATIENCE:?}: {over}"),
         }
     }
 
@@ -130,16 +130,18 @@ pub fn free_address() -> String {
 /// If there is no answer.
 #[track_caller]
 pub fn get_tcp(address: &str, path: &str) -> Answer {
-    let asked = runtime().block_on(async {
+    try_get_tcp(address, path).unwrap_or_else(|| panic!("{path}: no answer within {PATIENCE:?}"))
+}
+
+/// Asks over TCP whoever may not be there yet.
+pub fn try_get_tcp(address: &str, path: &str) -> Option<Answer> {
+    runtime().block_on(async {
         let asking = async {
             let stream = TcpStream::connect(address).await?;
             ask(stream, Method::GET, path, "").await
         };
-        timeout(PATIENCE, asking).await
-    });
-    asked
-        .unwrap_or_else(|_| panic!("{path}: no answer within {PATIENCE:?}"))
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
+        timeout(PATIENCE, asking).await.ok()?.ok()
+    })
 }
 
 async fn ask<S>(stream: S, method: Method, path: &str, body: &str) -> io::Result<Answer>

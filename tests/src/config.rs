@@ -149,7 +149,8 @@ impl Config {
     /// begin tables of their own.
     #[must_use]
     pub fn served(mut self, scratch: &Scratch, lines: &str) -> Self {
-        self.served = format!("[api]\nsocket = {:?}\n{lines}\n", Self::socket(scratch));
+        let socket = Self::socket(scratch).display().to_string();
+        self.served = format!("[api]\nsocket = {socket:?}\n{lines}\n");
         self
     }
 

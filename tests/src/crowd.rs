@@ -131,6 +131,15 @@ impl Plan {
         }
     }
 
+    /// Sets the parent's comm, for rules that match several crowds.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self
+        }
+    }
+
     /// Tells the parent's comm.
     pub fn name(&self) -> &str {
         &self.name

@@ -26,6 +26,7 @@ pub mod need;
 pub mod order;
 pub mod pidfd;
 pub mod proc;
+pub mod prometheus;
 pub mod ps;
 pub mod scratch;
 pub mod strace;

@@ -65,8 +65,8 @@ fn the_service_manager_is_told_how_it_goes_and_fed_by_the_loop_that_decides() {
     for _ in 0..5 {
         manager.await_line("WATCHDOG=1");
     }
-    let took = clock::mono() - begun;
-    assert!(took < Duration::from_millis(5 * 400), "{took:?}");
+    let took = clock::lapse(begun, clock::mono());
+    assert!(took < Duration::from_secs(2), "{took:?}");
 
     agent.signal(Signal::HUP);
     let reloading = manager.await_line("RELOADING=1");
@@ -126,7 +126,7 @@ fn a_reload_keeps_ages_and_brings_new_rules_into_force() {
         agent.await_event("kill.confirmed", |event| event.is_of(pid));
         assert_eq!(crowd.await_exit(pid), Exit::Signal(SIGTERM));
     }
-    let took = clock::mono() - at;
+    let took = clock::lapse(at, clock::mono());
     assert!(
         took < Duration::from_secs(4),
         "nothing is waited for twice: {took:?}"

@@ -97,11 +97,10 @@ fn the_units_capabilities_are_all_that_the_agent_takes() {
     {
         return need::skip(&format!("setpriv does not know {unknown}"));
     }
-    let bounding: String = names.iter().map(|name| format!(",+{name}")).collect();
     put_through_its_paces(|config| {
         Agent::start(
             Command::new(setpriv)
-                .arg(format!("--bounding-set=-all{bounding}"))
+                .arg(format!("--bounding-set=-all,+{}", names.join(",+")))
                 .args(["--inh-caps=-all", "--no-new-privs"])
                 .arg(binary::pipestall())
                 .args(["run", "--json", "--config"])

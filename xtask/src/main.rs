@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod ci;
+mod deb;
 mod demo;
 mod screenshot;
 mod setup;
@@ -26,7 +27,7 @@ enum Task {
     /// Finds or installs what the kernel programs are built with
     #[command(after_help = ABOUT_SETUP)]
     Setup {
-        /// Also what only the tests use: ffmpeg, node, strace, python3, imageio-ffmpeg
+        /// Also what only the tests use: ffmpeg, node, strace, python3, prometheus, imageio-ffmpeg
         #[arg(long)]
         tests: bool,
     },
@@ -65,6 +66,14 @@ enum Task {
     },
     /// Takes the README's picture of `pipestall top` anew, from the running program
     Screenshot,
+    /// Has the agent work for ten minutes, and sees that what it occupies does not grow
+    Soak {
+        /// For one minute
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Builds the Debian package: the program, its unit, a configuration in dry-run, the manual
+    Deb,
     /// Does what CI does: format, lints, licences, tests
     Ci,
     /// Writes to stdout for ever: the demo's stand-in for ffmpeg
@@ -131,6 +140,12 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
         Task::Screenshot => screenshot::run()?,
+        Task::Soak { quick } => {
+            let quick = quick.then(|| "--quick".to_owned());
+            let soak = ["--only", "soak"].map(str::to_owned);
+            bench::run(&soak.into_iter().chain(quick).collect::<Vec<_>>())?;
+        }
+        Task::Deb => deb::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),
     }

@@ -11,11 +11,12 @@ use crate::shell;
 use crate::toolchain::{self, DEBIAN_PACKAGES, LINKED_TOOLCHAIN, LINKER_VERSION, on_path};
 
 /// Programs that only tests run, and Debian's packages of them.
-const TEST_PROGRAMS: [(&str, &str); 4] = [
+const TEST_PROGRAMS: [(&str, &str); 5] = [
     ("ffmpeg", "ffmpeg"),
     ("node", "nodejs"),
     ("strace", "strace"),
     ("python3", "python3"),
+    ("promtool", "prometheus"),
 ];
 /// A wheel with a static ffmpeg of the newest kind, which names its threads.
 const MODERN_FFMPEG: &str = "imageio-ffmpeg";

@@ -137,14 +137,15 @@ impl Agent {
         let detail = match &outcome {
             Ok(reloaded) => {
                 let count = reloaded.rules;
-                let notes: String = reloaded.restart.iter().map(|note| format!("; {note}")).collect();
-                format!("{by}: {count} rules in force{notes}")
+                let parts = [&[format!("{by}: {count} rules in force")], &*reloaded.restart].concat();
+                parts.join("; ")
             }
             Err(why) => format!("{by}: refused, and the configuration before stays in force: {why}"),
         };
-        match &outcome {
-            Ok(_) => tracing::info!("reload: {detail}"),
-            Err(_) => tracing::warn!("reload: {detail}"),
+        if outcome.is_ok() {
+            tracing::info!("reload: {detail}");
+        } else {
+            tracing::warn!("reload: {detail}");
         }
         let mut event = self.outputs.stamp.agent("agent.reloaded", Some(detail));
         event.what.reason = outcome.is_err().then(|| Name::from("refused"));

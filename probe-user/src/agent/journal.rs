@@ -213,10 +213,9 @@ impl Journal {
         let Ok(files) = rotated(&self.dir) else { return };
         let excess = (files.len() + 1).saturating_sub(self.keep.files);
         for (i, (_, path)) in files.iter().enumerate() {
-            if i < excess || is_older(path, self.keep.age) {
-                if let Err(error) = fs::remove_file(path) {
-                    tracing::warn!("cannot remove {}: {error}", path.display());
-                }
+            let is_over = i < excess || is_older(path, self.keep.age);
+            if is_over && let Err(error) = fs::remove_file(path) {
+                tracing::warn!("cannot remove {}: {error}", path.display());
             }
         }
     }
@@ -235,11 +234,11 @@ fn create(dir: &Path) -> io::Result<File> {
 }
 
 fn last_rotated(dir: &Path) -> io::Result<u64> {
-    for (first, path) in rotated(dir)?.into_iter().rev() {
-        let found = end(&mut File::open(path)?)?;
-        return Ok(found.last.unwrap_or(first.saturating_sub(1)));
-    }
-    Ok(0)
+    let Some((first, path)) = rotated(dir)?.pop() else {
+        return Ok(0);
+    };
+    let found = end(&mut File::open(path)?)?;
+    Ok(found.last.unwrap_or(first))
 }
 
 fn is_older(path: &Path, age: Duration) -> bool {

@@ -7,6 +7,8 @@
 
 mod admission;
 mod asked;
+#[cfg(test)]
+mod asked_tests;
 mod kills;
 #[cfg(test)]
 mod pace_tests;

@@ -179,19 +179,19 @@ impl Drop for StreamPlace {
 impl Usage {
     /// Room for another connection of a user's, if there is any.
     pub(super) fn connect(&self, uid: u32) -> Option<Place> {
-        let mut used = self.lock();
-        let all = used.connections;
-        let user = used.users.entry(uid).or_default();
+        let mut all = self.lock();
+        let taken = all.connections;
+        let user = all.users.entry(uid).or_default();
         // What is over the limit for all is still there for root.
-        let full = user.connections >= CONNECTIONS_EACH || all >= CONNECTIONS && uid != 0;
+        let full = user.connections >= CONNECTIONS_EACH || taken >= CONNECTIONS && uid != 0;
         if full {
             if user.connections == 0 {
-                used.users.remove(&uid);
+                all.users.remove(&uid);
             }
             return None;
         }
         user.connections += 1;
-        used.connections += 1;
+        all.connections += 1;
         Some(Place {
             usage: self.clone(),
             uid,
@@ -200,8 +200,8 @@ impl Usage {
 
     /// Whether a user may make another request in this second; counts it if so.
     pub(super) fn request(&self, uid: u32, now: Mono) -> bool {
-        let mut used = self.lock();
-        let user = used.users.entry(uid).or_default();
+        let mut all = self.lock();
+        let user = all.users.entry(uid).or_default();
         if now.since(user.second) >= SECOND {
             (user.second, user.requests) = (now, 0);
         }

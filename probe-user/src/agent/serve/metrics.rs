@@ -87,7 +87,13 @@ impl Writer<'_> {
         })
     }
 
-    /// The name goes without its `_total`.
+    /// The name goes without its `_total`, here and below.
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, None, MetricType::Counter, |encoder| {
+            encoder.encode_counter::<NoLabelSet, _, f64>(&float(value), None)
+        })
+    }
+
     fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -112,8 +118,6 @@ impl Writer<'_> {
         })
     }
 }
-
-const NO_LABEL: [(&str, &str); 0] = [];
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
@@ -160,12 +164,7 @@ impl Scrape {
             "Age of the oldest stall",
             state.status.oldest_seconds,
         )?;
-        writer.counters(
-            "stalls",
-            "Stalls that were reported",
-            None,
-            [(NO_LABEL, float(state.counts.stalls))],
-        )?;
+        writer.counter("stalls", "Stalls that were reported", state.counts.stalls)?;
         let (sum, buckets) = blocked(&state.blocked);
         writer.histogram(
             "blocked",
@@ -237,12 +236,7 @@ impl Scrape {
             counts.looking.as_secs_f64(),
             &looks,
         )?;
-        writer.counters(
-            "scans",
-            "Walks over all tasks",
-            None,
-            [(NO_LABEL, float(counts.look_count()))],
-        )?;
+        writer.counter("scans", "Walks over all tasks", counts.look_count())?;
         writer.seconds(
             "last_scan_age",
             "Time since the last walk over all tasks",
@@ -272,7 +266,7 @@ impl Scrape {
             None,
             lost.map(|(consumer, count)| ([("consumer", consumer)], float(count))),
         )?;
-        writer.counters("events", "Events", None, [(NO_LABEL, float(status.last_event))])?;
+        writer.counter("events", "Events", status.last_event)?;
         writer.gauge(
             "event_subscribers",
             "Who is subscribed to events",

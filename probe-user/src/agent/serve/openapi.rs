@@ -41,3 +41,21 @@ pub fn document() -> String {
 pub(super) async fn serve() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_that_is_shipped_is_the_one_that_is_served() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/openapi.json");
+        if std::env::var_os("PIPESTALL_BLESS").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let shipped = std::fs::read_to_string(path).unwrap();
+        assert!(
+            shipped == document(),
+            "deploy/openapi.json is out of date; PIPESTALL_BLESS=1 writes it anew"
+        );
+    }
+}

@@ -246,7 +246,7 @@ pub(super) async fn kill(
 ) -> Response {
     let grace = match body
         .map_err(|error| (error.status(), error.body_text()))
-        .and_then(grace)
+        .and_then(|body| grace(&body))
     {
         Ok(grace) => grace,
         Err((status, error)) => return problem(status, error),
@@ -267,12 +267,12 @@ pub(super) async fn kill(
     }
 }
 
-fn grace(body: Bytes) -> Result<Duration, (StatusCode, String)> {
+fn grace(body: &[u8]) -> Result<Duration, (StatusCode, String)> {
     if body.is_empty() {
         return Ok(GRACE);
     }
     let wrong = |error: String| (StatusCode::BAD_REQUEST, error);
-    let request: KillRequest = serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
+    let request: KillRequest = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
     let Some(text) = request.grace else {
         return Ok(GRACE);
     };

@@ -113,10 +113,10 @@ async fn feed(
         }
         replayed = false;
         if missed > 0 {
-            let lost = Message::default()
+            let notice = Message::default()
                 .event("lost")
                 .data(format!("{{\"missed\":{missed}}}"));
-            if to.send(lost).await.is_err() {
+            if to.send(notice).await.is_err() {
                 return;
             }
         }

@@ -76,7 +76,7 @@ impl Machine {
         let fate = case.map(|case| case.fate).unwrap_or_default();
         match (fate, verdict) {
             (Fate::Open, _) => Outlook::Due(due.max(now), verdict),
-            (Fate::Decided, Verdict::Alert) | (Fate::Wanted, Verdict::Alert) => Outlook::Alerted,
+            (Fate::Decided | Fate::Wanted, Verdict::Alert) => Outlook::Alerted,
             (Fate::Decided | Fate::Wanted, Verdict::Skip(reason, detail)) => {
                 Outlook::LeftAlone(reason, detail)
             }

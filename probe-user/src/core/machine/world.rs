@@ -122,6 +122,8 @@ pub(super) struct World {
     pub(super) before_commit: Option<(u32, Happening)>,
     /// Handles cannot be had.
     pub(super) out_of_handles: bool,
+    /// Nothing can be made durable.
+    pub(super) disk_full: bool,
     next_start: u64,
     next_token: u64,
 }
@@ -141,6 +143,7 @@ impl World {
             before_signal: None,
             before_commit: None,
             out_of_handles: false,
+            disk_full: false,
             next_start: 1,
             next_token: 1,
         }
@@ -328,7 +331,11 @@ impl World {
                     if let Some((pid, what)) = self.before_commit.take() {
                         self.happen(pid, what);
                     }
-                    self.machine.handle_committed();
+                    if self.disk_full {
+                        self.machine.handle_recording(false, now);
+                    } else {
+                        self.machine.handle_committed();
+                    }
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::Release(_) => {}

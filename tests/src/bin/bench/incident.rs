@@ -90,11 +90,11 @@ fn incident() -> Result<Incident> {
     let mut agent = Family::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
     let journal = config.journal();
     let end = clock::mono() + PATIENCE;
-    while confirmed(&journal) < limits::STUCK_WRITERS {
+    while count(&journal, CONFIRMED) < limits::STUCK_WRITERS {
         ensure!(
             clock::mono() < end && agent.exited(LOOK_EVERY).is_none(),
             "only {} of {} writers are confirmed dead after {PATIENCE:?}, or `pipestall run` has ended",
-            confirmed(&journal),
+            count(&journal, CONFIRMED),
             limits::STUCK_WRITERS
         );
     }
@@ -126,9 +126,9 @@ fn lines(journal: &Path) -> Result<Vec<Line>> {
         .collect()
 }
 
-/// Counts the confirmed exits so far, without parsing what may still be written.
-fn confirmed(journal: &Path) -> u32 {
+/// Counts events of a kind without parsing what may still be written.
+pub(crate) fn count(journal: &Path, kind: &str) -> u32 {
     let text = fs::read_to_string(journal).unwrap_or_default();
-    let found = text.matches(&format!("\"type\":\"{CONFIRMED}\"")).count();
+    let found = text.matches(&format!("\"type\":\"{kind}\"")).count();
     u32::try_from(found).unwrap_or(u32::MAX)
 }

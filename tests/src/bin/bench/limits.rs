@@ -26,5 +26,17 @@ pub(crate) const FRAME_MS: f64 = 16.0;
 pub(crate) const TOP_STALLS: u32 = 1_000;
 /// CPU time that it takes then, percent of a core.
 pub(crate) const TOP_PERCENT: f64 = 5.0;
+/// Resident memory of `run` with [`SCANNED_THREADS`] stalls, MiB.
+pub(crate) const LOADED_MIB: f64 = 64.0;
+/// CPU time of `run` with as many, percent of a core, while nothing else happens.
+pub(crate) const QUIET_PERCENT: f64 = 1.0;
+/// The same in a storm of [`STORM_BLOCKS`].
+pub(crate) const STORM_PERCENT: f64 = 15.0;
+/// Blocks a second of the storm.
+pub(crate) const STORM_BLOCKS: u32 = 50_000;
+/// How late a decision may be in it, milliseconds.
+pub(crate) const STORM_LATE_MS: f64 = 1_000.0;
 /// CPU time of an idle `run`, percent of a core.
 pub(crate) const IDLE_PERCENT: f64 = 0.1;
+/// How much resident memory may grow at work, MiB an hour: a tenth of what it takes.
+pub(crate) const SOAK_MIB_AN_HOUR: f64 = 3.0;

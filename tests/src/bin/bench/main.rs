@@ -14,6 +14,7 @@ mod dashboard;
 mod idle;
 mod incident;
 mod limits;
+mod load;
 mod machine;
 mod memory;
 mod observer;
@@ -21,6 +22,8 @@ mod pipe;
 mod report;
 mod scan;
 mod sleepers;
+mod soak;
+mod storm;
 mod switch;
 mod turns;
 mod worker;
@@ -63,6 +66,9 @@ enum Role {
     /// Threads that sleep, but not in a write.
     #[command(hide = true)]
     Sleepers(sleepers::Options),
+    /// Short blocks, one after the other.
+    #[command(hide = true)]
+    Storm(storm::Options),
 }
 
 /// The parts, in the order in which they are run.
@@ -78,10 +84,14 @@ enum Part {
     Incident,
     /// What `run` occupies with 534 stalls.
     Memory,
+    /// What `run` takes with 10,000 stalls, quiet and in a storm of short blocks.
+    Load,
     /// What `run` uses when nothing is stalled.
     Idle,
     /// What `top` takes for a frame of 10,000 stalls, and of a core with 1,000.
     Top,
+    /// What `run` occupies after ten minutes of work; only where it is asked for.
+    Soak,
 }
 
 /// How thorough to be.
@@ -103,6 +113,7 @@ fn main() -> ExitCode {
         Some(Role::Work(job)) => job.run().map(|()| true),
         Some(Role::Echo) => switch::echo().map(|()| true),
         Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
+        Some(Role::Storm(options)) => storm::run(options).map(|()| true),
         None => bench(&cli),
     };
     match done {
@@ -125,7 +136,8 @@ fn bench(cli: &Cli) -> Result<bool> {
     let effort = Effort { quick: cli.quick };
     let mut report = Report::new(!to_stdout, cli.quick)?;
     for part in Part::value_variants() {
-        if !cli.only.is_empty() && !cli.only.contains(part) {
+        let is_usual = !matches!(part, Part::Soak);
+        if !(cli.only.is_empty() && is_usual || cli.only.contains(part)) {
             continue;
         }
         match part {
@@ -135,6 +147,8 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
             Part::Top => dashboard::measure(effort, &mut report).context("top")?,
+            Part::Load => load::measure(effort, &mut report).context("load")?,
+            Part::Soak => soak::measure(effort, &mut report).context("soak")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
     }

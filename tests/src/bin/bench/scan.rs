@@ -54,7 +54,7 @@ fn row(name: &str, times: Vec<f64>) -> Row {
 }
 
 /// Starts a process with many threads and waits until it says that they are as they should be.
-fn start(command: &mut Command) -> Result<Family> {
+pub(crate) fn start(command: &mut Command) -> Result<Family> {
     let mut family = Family::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let stdout = family.child().stdout.take().context("stdout is piped")?;
     let mut line = String::new();
