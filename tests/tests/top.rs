@@ -15,6 +15,9 @@ use tests::scratch::Scratch;
 use tests::tmux::Terminal;
 use tests::{binary, command, need, proc, wait};
 
+/// The user and group that nothing belongs to.
+const NOBODY: u32 = 65_534;
+
 /// Starts `top` in the terminal's shell, which says how it exited.
 #[track_caller]
 fn top(terminal: &Terminal, arguments: &str) {
@@ -242,7 +245,6 @@ fn a_kill_that_is_asked_for_goes_by_the_agents_protocol_and_its_row_says_so() {
 fn a_user_without_the_right_sees_everything_and_can_end_nothing() {
     let tmux = need!(need::tmux());
     need!(need::bpf());
-    const NOBODY: u32 = 65_534;
     let (crowd, scratch) = (Plan::stuck(1).start(), Scratch::new());
     let config = Config::of(&crowd, &scratch)
         .stalled_for("10m")
