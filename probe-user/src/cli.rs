@@ -16,6 +16,7 @@ pub mod replay;
 pub mod run;
 pub mod test_alert;
 pub mod text;
+pub mod top;
 pub mod watch;
 
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum Command {
     Watch(watch::Args),
     /// Run the agent: watch, decide by the rules, enforce those that say so
     Run(run::Args),
+    /// Show it all live on this terminal: who is stalled, why, and what the rules will do
+    Top(top::Args),
     /// Say what this kernel and these privileges allow, and what would be used
     Doctor(doctor::Args),
     /// Check a configuration file, and say what it would do
@@ -73,6 +76,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Ps(args) => ps::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::TestAlert(args) => test_alert::run(&args),

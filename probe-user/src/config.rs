@@ -24,7 +24,7 @@ pub use self::problem::{ConfigError, Position, Problem};
 use self::{raw::File, source::Source};
 use crate::{
     alert::webhook::{Limits, Webhook},
-    core::{model::ChannelKind, rule::Policy},
+    core::{matcher::Match, model::ChannelKind, rule::Policy},
 };
 
 /// Where the configuration is unless another place is named.
@@ -140,6 +140,16 @@ impl Config {
     /// As for [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         Self::from_sources(path, vec![Ok(Source::new(path, text))])
+    }
+
+    /// Understands conditions by themselves, as the `match` of a rule has them: one
+    /// `key = "value"` a line. The problem's position is in that text.
+    ///
+    /// # Errors
+    /// The first condition that is wrong.
+    pub fn conditions(text: &str) -> Result<Match, Problem> {
+        let source = Source::new(Path::new("filter"), text);
+        check::conditions(&source, &raw::typed(&source)?)
     }
 
     fn from_sources(main: &Path, sources: Vec<Result<Source, Problem>>) -> Result<Self, ConfigError> {

@@ -32,4 +32,5 @@ pub mod ps;
 pub mod receiver;
 pub mod scratch;
 pub mod strace;
+pub mod tmux;
 pub mod wait;

@@ -120,6 +120,14 @@ pub fn strace() -> Result<PathBuf, String> {
     }
 }
 
+/// tmux, for programs that draw on a terminal.
+///
+/// # Errors
+/// Why not.
+pub fn tmux() -> Result<PathBuf, String> {
+    on_path("tmux")
+}
+
 /// A static ffmpeg that names its threads, from the Python package imageio-ffmpeg in the cache.
 ///
 /// # Errors

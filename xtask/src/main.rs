@@ -8,6 +8,7 @@ mod ci;
 mod deb;
 mod demo;
 mod fuzz;
+mod screenshot;
 mod setup;
 mod shell;
 mod test;
@@ -64,6 +65,8 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Takes the README's picture of `pipestall top` anew, from the running program
+    Screenshot,
     /// Has the agent work for ten minutes, and sees that what it occupies does not grow
     Soak {
         /// For one minute
@@ -150,6 +153,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Bench { args } => bench::run(&args)?,
         Task::Fuzz { seconds } => fuzz::run(seconds)?,
+        Task::Screenshot => screenshot::run()?,
         Task::Soak { quick } => {
             let quick = quick.then(|| "--quick".to_owned());
             let soak = ["--only", "soak"].map(str::to_owned);

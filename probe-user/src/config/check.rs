@@ -22,10 +22,11 @@ use self::{
 use super::{
     Config, Observe,
     problem::{Problem, list},
-    raw::{File, Raw, RawObserve, RawProtect, Text},
+    raw::{File, Raw, RawMatch, RawObserve, RawProtect, Text},
     source::{Place, Source},
 };
 use crate::core::{
+    matcher::Match,
     model::{ChannelKind, channel_name},
     rule::{Policy, Protect},
 };
@@ -92,6 +93,18 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         spool,
         warnings: check.warnings,
     })
+}
+
+/// Makes a match of conditions that stand alone, or says what is wrong with the first.
+pub(super) fn conditions(source: &Source, raw: &RawMatch) -> Result<Match, Problem> {
+    let table = Table {
+        source,
+        key: String::new(),
+        span: 0..0,
+    };
+    let mut check = Check::default();
+    let matches = check.conditions(&table, raw);
+    check.problems.into_iter().next().map_or(Ok(matches), Err)
 }
 
 fn default_observe() -> Observe {

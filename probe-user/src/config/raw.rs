@@ -3,7 +3,7 @@
 //! It knows what may be written where, not which values make sense; and it puts
 //! the parser's errors into the words of the configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::Spanned;
 
@@ -226,12 +226,18 @@ impl File {
     /// # Errors
     /// The text is not TOML, or the first key that is unknown or has a value of a wrong type.
     pub(super) fn parse(source: Source) -> Result<Self, Problem> {
-        let document = toml::Deserializer::parse(source.text()).map_err(|error| not_toml(&source, &error))?;
-        match serde_path_to_error::deserialize(document) {
-            Ok(raw) => Ok(Self { source, raw }),
-            Err(error) => Err(wrong_key(&source, error.path(), error.inner())),
-        }
+        let raw = typed(&source)?;
+        Ok(Self { source, raw })
     }
+}
+
+/// Gives a text's keys the types of `T`.
+///
+/// # Errors
+/// As for [`File::parse`].
+pub(super) fn typed<T: DeserializeOwned>(source: &Source) -> Result<T, Problem> {
+    let document = toml::Deserializer::parse(source.text()).map_err(|error| not_toml(source, &error))?;
+    serde_path_to_error::deserialize(document).map_err(|error| wrong_key(source, error.path(), error.inner()))
 }
 
 fn not_toml(source: &Source, error: &toml::de::Error) -> Problem {

@@ -164,6 +164,13 @@ impl Match {
         self.culprit_comm.is_some() || self.reader_state.is_some() || self.deadlock.is_some()
     }
 
+    /// Whether everything that is given is known to hold, or will once the process is old enough.
+    #[must_use]
+    pub fn applies(&self, subject: Subject<'_>) -> bool {
+        self.conditions(subject)
+            .all(|condition| matches!(condition.holds, Holds::Yes | Holds::From(_)))
+    }
+
     /// Each condition that is given, with what it met.
     #[must_use]
     pub fn explain<'a>(&'a self, subject: Subject<'a>) -> Vec<Condition<'a>> {

@@ -44,18 +44,35 @@ impl<'a> Check<'a> {
         };
         let (table, raw) = (inner(rule, given), given.get_ref());
         let known = self.problems.len();
+        let matches = self.conditions(&table, raw);
+        if self.problems.len() > known {
+            return None;
+        }
+        if matches == Match::default() {
+            self.problems.push(
+                rule.value("match", given)
+                    .problem(format!("is empty, {EVERYTHING}")),
+            );
+            return None;
+        }
+        self.warn_of_nothing(&table, raw, &matches, observe);
+        Some(matches)
+    }
+
+    /// Every condition that is given and right.
+    pub(super) fn conditions(&mut self, table: &Table<'a>, raw: &RawMatch) -> Match {
         let matches = Match {
-            comm: self.condition(&table, "comm", raw.comm.as_ref()),
-            thread: self.condition(&table, "thread", raw.thread.as_ref()),
-            exe: self.condition(&table, "exe", raw.exe.as_ref()),
-            cmdline: self.condition(&table, "cmdline", raw.cmdline.as_ref()),
-            user: self.condition(&table, "user", raw.user.as_ref()),
-            group: self.condition(&table, "group", raw.group.as_ref()),
-            parent: self.condition(&table, "parent", raw.parent.as_ref()),
-            ancestor: self.condition(&table, "ancestor", raw.ancestor.as_ref()),
-            cgroup: self.condition(&table, "cgroup", raw.cgroup.as_ref()),
-            unit: self.condition(&table, "unit", raw.unit.as_ref()),
-            container: self.condition(&table, "container", raw.container.as_ref()),
+            comm: self.condition(table, "comm", raw.comm.as_ref()),
+            thread: self.condition(table, "thread", raw.thread.as_ref()),
+            exe: self.condition(table, "exe", raw.exe.as_ref()),
+            cmdline: self.condition(table, "cmdline", raw.cmdline.as_ref()),
+            user: self.condition(table, "user", raw.user.as_ref()),
+            group: self.condition(table, "group", raw.group.as_ref()),
+            parent: self.condition(table, "parent", raw.parent.as_ref()),
+            ancestor: self.condition(table, "ancestor", raw.ancestor.as_ref()),
+            cgroup: self.condition(table, "cgroup", raw.cgroup.as_ref()),
+            unit: self.condition(table, "unit", raw.unit.as_ref()),
+            container: self.condition(table, "container", raw.container.as_ref()),
             channel: raw.channel.as_ref().and_then(|text| {
                 let place = table.value("channel", text);
                 let words = ("channel", "channels");
@@ -69,7 +86,7 @@ impl<'a> Check<'a> {
             culprit_comm: raw
                 .culprit
                 .as_ref()
-                .and_then(|culprit| self.condition(&table, "culprit.comm", culprit.comm.as_ref())),
+                .and_then(|culprit| self.condition(table, "culprit.comm", culprit.comm.as_ref())),
             reader_state: raw.reader.as_ref().and_then(|reader| {
                 let text = reader.state.as_ref()?;
                 let place = table.value("reader.state", text);
@@ -98,18 +115,7 @@ impl<'a> Check<'a> {
                 self.problems.push(table.absent(name).problem(message));
             }
         }
-        if self.problems.len() > known {
-            return None;
-        }
-        if matches == Match::default() {
-            self.problems.push(
-                rule.value("match", given)
-                    .problem(format!("is empty, {EVERYTHING}")),
-            );
-            return None;
-        }
-        self.warn_of_nothing(&table, raw, &matches, observe);
-        Some(matches)
+        matches
     }
 
     fn condition(&mut self, table: &Table<'a>, name: &str, given: Option<&Text>) -> Option<Pattern> {

@@ -23,6 +23,14 @@ pub(crate) const ALERTS_MS: f64 = 2_000.0;
 pub(crate) const INCIDENT_REQUESTS: f64 = 3.0;
 /// Resident memory of `run` with [`STUCK_WRITERS`] stalls, MiB.
 pub(crate) const RESIDENT_MIB: f64 = 25.0;
+/// How many stalls the dashboard has to stay fluid with.
+pub(crate) const DASHBOARD_ROWS: u32 = 10_000;
+/// One frame of them, milliseconds.
+pub(crate) const FRAME_MS: f64 = 16.0;
+/// Stalls that `top` is left running with.
+pub(crate) const TOP_STALLS: u32 = 1_000;
+/// CPU time that it takes then, percent of a core.
+pub(crate) const TOP_PERCENT: f64 = 5.0;
 /// Resident memory of `run` with [`SCANNED_THREADS`] stalls, MiB.
 pub(crate) const LOADED_MIB: f64 = 64.0;
 /// CPU time of `run` with as many, percent of a core, while nothing else happens.

@@ -11,6 +11,7 @@
 mod alerts;
 mod bpf;
 mod cpu;
+mod dashboard;
 mod idle;
 mod incident;
 mod limits;
@@ -93,6 +94,8 @@ enum Part {
     Load,
     /// What `run` uses when nothing is stalled.
     Idle,
+    /// What `top` takes for a frame of 10,000 stalls, and of a core with 1,000.
+    Top,
     /// What `run` occupies after ten minutes of work; only where it is asked for.
     Soak,
 }
@@ -151,6 +154,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
             Part::Alerts => alerts::measure(effort, &mut report).context("alerts")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
+            Part::Top => dashboard::measure(effort, &mut report).context("top")?,
             Part::Load => load::measure(effort, &mut report).context("load")?,
             Part::Soak => soak::measure(effort, &mut report).context("soak")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
