@@ -4,14 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{
-    observe::{Commands, KernelArgs},
-    run::block_on,
-};
+use super::{observe::Commands, run::block_on};
 use crate::{
     agent::state::STALLED,
     config::DEFAULT_SOCKET,
-    probe::kernel::Kernel,
+    probe::kernel::{KERNEL_BTF, Kernel, Options},
     tui::{
         self,
         source::{Source, api::Api, standalone::Standalone},
@@ -46,8 +43,9 @@ pub struct Args {
     ascii: bool,
     #[command(flatten, next_help_heading = "With --standalone")]
     commands: Commands,
-    #[command(flatten)]
-    kernel: KernelArgs,
+    /// The kernel's type information
+    #[arg(long, value_name = "FILE", default_value = KERNEL_BTF)]
+    btf: PathBuf,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -58,7 +56,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut look = terminal::look(variable);
     look.unicode &= !args.ascii;
     let source = if args.standalone {
-        let options = args.kernel.options(args.commands.filter()?);
+        let options = Options {
+            btf: args.btf.clone(),
+            filter: args.commands.filter()?,
+            // There is no place to print to.
+            kernel_log: false,
+        };
         let kernel = Kernel::tracer(&options, STALLED)?;
         Source::Standalone(Box::new(Standalone::new(kernel, args.commands.names())?))
     } else {
