@@ -18,17 +18,19 @@ pub mod reload;
 pub mod serve;
 pub mod service;
 pub mod state;
+mod wake;
 
-use std::{collections::BTreeMap, os::fd::AsRawFd, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     task::{AbortHandle, JoinSet},
 };
 
 pub use self::outputs::Outputs;
+pub(crate) use self::wake::watch;
 use self::{
     answers::{Answers, Reading},
     control::{Request, Requests},
@@ -37,6 +39,7 @@ use self::{
     outputs::Trouble,
     reload::Origin,
     service::Manager,
+    wake::{Ears, hung_up, log_ready, next_request, sleep_until},
 };
 use crate::{
     clock,
@@ -125,29 +128,6 @@ enum Wake {
     Read(Option<Box<Reading>>),
     Trouble(Trouble),
     Stop,
-}
-
-/// The kernel side's descriptors.
-struct Ears {
-    notes: AsyncFd<Notes>,
-    log: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
-}
-
-impl Ears {
-    fn of(kernel: &mut Kernel, kernel_log: bool) -> Result<Self> {
-        let notes = kernel
-            .take_notes()
-            .context("the kernel object has no ring buffer")?;
-        let log = if kernel_log {
-            kernel.take_log().map(watch).transpose()?
-        } else {
-            None
-        };
-        Ok(Self {
-            notes: watch(notes)?,
-            log,
-        })
-    }
 }
 
 impl Agent {
@@ -507,50 +487,5 @@ impl Agent {
             self.machine.handle_note(note, clock::now());
         }
         Ok(())
-    }
-}
-
-/// Registers a descriptor with the runtime.
-pub(crate) fn watch<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
-    // SAFETY: what is registered here are handles, the ring buffer and the log; each owns
-    // its one descriptor and returns it for as long as it lives.
-    let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
-    registered.map_err(|error| anyhow!("cannot wait on a descriptor: {error}"))
-}
-
-async fn log_ready(
-    log: &mut Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
-) -> std::io::Result<()> {
-    match log {
-        Some(log) => {
-            let mut ready = log.readable_mut().await?;
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
-            Ok(())
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
-    match hangup {
-        Some(hangup) => {
-            hangup.recv().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_request(requests: &mut Option<Requests>) -> Option<Request> {
-    match requests {
-        Some(requests) => requests.recv().await,
-        None => None,
-    }
-}
-
-async fn sleep_until(deadline: Option<Mono>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
-        None => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result};
 use rustix::thread::{CapabilitySet as Set, CapabilitySets, capabilities, set_capabilities};
 
-use crate::probe::kernel::Kernel;
+use crate::probe::kernel::{Kernel, Observer};
 
 /// What loading and attaching the kernel side takes.
 const LOADING: Set = Set::BPF.union(Set::PERFMON);
@@ -15,9 +15,11 @@ const RUNNING: Set = Set::KILL.union(Set::SYS_PTRACE);
 /// Gives up all other capabilities for good, and those for loading until they are needed. It
 /// counts for this thread and those that it starts, so it comes before any of them.
 ///
+/// Looks once, to see that what is left will do, and says who looked.
+///
 /// # Errors
 /// The kernel refuses.
-pub fn drop_rest(kernel: &mut Kernel) -> Result<()> {
+pub fn drop_rest(kernel: &mut Kernel) -> Result<Observer> {
     const WHAT: &str = "cannot give up capabilities";
     let held = capabilities(None).context(WHAT)?;
     let keep = |effective: Set| {
@@ -31,10 +33,12 @@ pub fn drop_rest(kernel: &mut Kernel) -> Result<()> {
     keep(RUNNING)?;
     // Before 5.19 every use of bpf(2) takes the capability where unprivileged users may not use
     // it (`__sys_bpf`, kernel/bpf/syscall.c).
-    if kernel.look().is_err() {
-        keep(RUNNING.union(Set::BPF))?;
+    if let Ok((_, observer)) = kernel.look() {
+        return Ok(observer);
     }
-    Ok(())
+    keep(RUNNING.union(Set::BPF))?;
+    let (_, observer) = kernel.look()?;
+    Ok(observer)
 }
 
 /// Runs something with what loading takes, as far as this thread may have it.

@@ -78,7 +78,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     options.count_blocked = !policy.windows().is_empty();
     let notify_after = policy.smallest_threshold();
     let mut kernel = Kernel::tracer(&options, notify_after)?;
-    let (_, observer) = kernel.look()?;
+    let (journal, last) = Journal::open(&state.dir, (&state).into())?;
+    let sockets = Sockets::bind(api.as_ref(), metrics.as_ref())?;
+    // Before there is any other thread: what is dropped, is dropped of one.
+    let observer = privilege::drop_rest(&mut kernel)?;
     let unsupported = if cfg!(target_arch = "aarch64") {
         Some(UNTRIED)
     } else {
@@ -89,11 +92,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
     {
         tracing::warn!("nothing will be enforced: {why}");
     }
-
-    let (journal, last) = Journal::open(&state.dir, (&state).into())?;
-    let sockets = Sockets::bind(api.as_ref(), metrics.as_ref())?;
-    privilege::drop_rest(&mut kernel)?;
-    // Before there is any other thread: what is dropped, is dropped of one.
     let hub = Hub::default();
     let (control, requests) = control::channel();
     let _serving = sockets.serve(control, hub.clone(), state.dir.clone())?;

@@ -61,6 +61,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             filter: args.commands.filter()?,
             // There is no place to print to.
             kernel_log: false,
+            count_blocked: false,
         };
         let kernel = Kernel::tracer(&options, STALLED)?;
         Source::Standalone(Box::new(Standalone::new(kernel, args.commands.names())?))
