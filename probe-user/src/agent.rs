@@ -319,6 +319,7 @@ impl Agent {
             }
             Effect::CheckReaders(processes) => {
                 let people = People::default().see_all(&processes);
+                self.tell_exits();
                 self.machine.handle_people(people, clock::now());
             }
             Effect::Open(id, process) => self.open(id, process),
@@ -382,6 +383,13 @@ impl Agent {
         look.sightings
             .retain(|sighting| self.channels.contains(&sighting.channel.kind));
         // A process that was gone when the look was taken has exited, not made progress.
+        self.tell_exits();
+        self.machine.handle_look(look, clock::now());
+        self.report_losses()
+    }
+
+    /// Tells the machine who has exited, ahead of what it decides next.
+    fn tell_exits(&mut self) {
         let gone: Vec<_> = self
             .handles
             .iter()
@@ -391,8 +399,6 @@ impl Agent {
         for id in gone {
             self.machine.handle_exit(id, clock::now());
         }
-        self.machine.handle_look(look, clock::now());
-        self.report_losses()
     }
 
     /// A look could not be taken: nothing is decided until one can.

@@ -223,6 +223,7 @@ impl World {
                 Effect::CheckReaders(processes) => {
                     self.checks += 1;
                     let people = self.people(&processes);
+                    self.tell_exits();
                     self.machine.handle_people(people, now);
                 }
                 Effect::Open(id, process) => {
@@ -259,11 +260,19 @@ impl World {
 
     fn hear(&mut self, report: Report) {
         if let Report::Kill(snapshot, _, KillReport::Planned(_)) = &report {
-            let task = self.tasks.get(&snapshot.stall.last.writer.tid);
-            let task = task.filter(|t| t.alive && t.writer == snapshot.stall.last.writer);
+            let writer = snapshot.stall.last.writer;
+            let idle = self.tasks.get(&writer.tid).and_then(|task| {
+                if task.alive && task.writer == writer {
+                    Some(self.now.since(task.progressed))
+                } else {
+                    // Gone in this very moment, after the look: what happens before an effect is
+                    // carried out happens after it was decided.
+                    (task.disturbed == self.now).then_some(Duration::MAX)
+                }
+            });
             self.planned.push(Plan {
                 stall: snapshot.stall.id,
-                idle: task.map(|task| self.now.since(task.progressed)),
+                idle,
             });
         }
         self.reports.push((self.now, report));
