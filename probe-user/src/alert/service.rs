@@ -22,7 +22,7 @@ use super::{
     outcome::Outcome,
     queue::Number,
     source::{self, Line},
-    spool::{self, Left, Spool, SpoolError},
+    spool::{self, Change, Left, Spool, SpoolError},
     status::{Message, Status},
     time::{Steady, between, later},
     webhook::{Limits, Webhook},
@@ -97,15 +97,23 @@ pub(super) fn couriers(webhooks: &[Webhook]) -> Result<BTreeMap<String, Arc<Cour
 }
 
 /// Opens the spool, anew where it is damaged; a file system that fails is said, and tried again.
-fn open(dir: &Path) -> Result<(Option<Spool>, Left, Option<String>), SpoolError> {
+///
+/// A new one holds at once that the journal up to `last` is history: who is ended before the
+/// first turn has told nobody, and the next start must know what is to be told.
+fn open(dir: &Path, last: u64) -> Result<(Option<Spool>, Left, Option<String>), SpoolError> {
+    let begin = |spool: &Spool| spool.commit(&[Change::Cursor(last)]);
     let opened = Spool::open(dir).and_then(|spool| {
         let left = spool.load()?;
+        if left.cursor.is_none() {
+            begin(&spool)?;
+        }
         Ok((spool, left))
     });
     match opened {
         Ok((spool, left)) => Ok((Some(spool), left, None)),
         Err(error @ SpoolError::Damaged(..)) => {
             let (spool, aside) = Spool::replace(dir)?;
+            begin(&spool)?;
             let said = format!("{error}; it is now {}, and a new one is begun", aside.display());
             Ok((Some(spool), Left::default(), Some(said)))
         }
@@ -125,7 +133,7 @@ impl Service {
         ends: Ends,
     ) -> Result<Self> {
         let couriers = couriers(&webhooks)?;
-        let (spool, left, said) = open(dir)?;
+        let (spool, left, said) = open(dir, last)?;
         let clock = Steady::start();
         let reopen = spool.is_none().then(|| later(clock.now(), REOPEN));
         if let Some(said) = &said {
@@ -390,5 +398,21 @@ impl Service {
         status.late_events_total = self.shared.late.load(Ordering::Relaxed);
         status.lost_events_total = self.lost;
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_first_run_begins_is_kept_before_it_is_told_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        for last in [7, 9] {
+            let (spool, _, said) = open(dir.path(), last).unwrap();
+            assert!(spool.is_some() && said.is_none());
+        }
+        let left = Spool::open(dir.path()).unwrap().load().unwrap();
+        assert_eq!(left.cursor, Some(7));
     }
 }
