@@ -32,7 +32,10 @@ pub mod webhook;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -61,6 +64,7 @@ const AT_THE_END: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Sink {
     lines: mpsc::Sender<Line>,
+    shared: Arc<Shared>,
     is_gone: bool,
 }
 
@@ -68,7 +72,8 @@ impl Sink {
     /// Hands an event's line over. One that does not fit is found in the journal, by its number.
     pub fn send(&mut self, seq: u64, line: &str) {
         match self.lines.try_send((seq, line.to_owned())) {
-            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.shared.overflow.store(seq, Ordering::Relaxed),
             Err(TrySendError::Closed(_)) => {
                 if !std::mem::replace(&mut self.is_gone, true) {
                     log::error!("alerts have stopped; events go to the journal alone");
@@ -107,6 +112,7 @@ impl Alerts {
         let shared = Arc::new(Shared {
             status: Mutex::default(),
             late: AtomicU64::new(0),
+            overflow: AtomicU64::new(0),
         });
         let ends = Ends {
             lines: lines_end,
@@ -132,6 +138,7 @@ impl Alerts {
         Ok(Self {
             sink: Some(Sink {
                 lines,
+                shared: Arc::clone(&shared),
                 is_gone: false,
             }),
             handle: Handle { asks, shared },

@@ -55,6 +55,8 @@ pub(super) enum Ask {
 pub(super) struct Shared {
     pub(super) status: Mutex<Status>,
     pub(super) late: AtomicU64,
+    /// The last event that did not fit the way from the agent.
+    pub(super) overflow: AtomicU64,
 }
 
 pub(super) struct Service {
@@ -321,7 +323,24 @@ impl Service {
                 self.give_up(next.unwrap_or(seq) - 1);
             }
         }
-        self.missing = None;
+        let overflow = self.shared.overflow.load(Ordering::Relaxed);
+        if self.desk.cursor() >= overflow || !self.lines.is_empty() {
+            self.missing = None;
+            return;
+        }
+        // The last ones did not fit, and nothing comes after them that would show it.
+        let before = self.desk.cursor();
+        self.read_journal(overflow);
+        let found = self.desk.cursor() - before;
+        self.shared.late.fetch_add(found, Ordering::Relaxed);
+        if found > 0 {
+            self.missing = None;
+        }
+        let now = self.clock.now();
+        if self.desk.cursor() < overflow && now >= *self.missing.get_or_insert_with(|| later(now, PATIENCE)) {
+            self.missing = None;
+            self.give_up(overflow);
+        }
     }
 
     /// Makes durable what has changed. While that fails, alerts go on from memory; what the file
