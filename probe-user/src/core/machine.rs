@@ -206,6 +206,9 @@ impl Machine {
                     self.judge(&stall, now);
                 }
             }
+        }
+        // Once for all of them, as for admission.
+        if self.asking.is_empty() {
             self.find_readers(now);
         }
         self.admit(now);
