@@ -41,6 +41,8 @@ macro_rules! with_fields {
             TASK_EXEC_ID = "task_struct" ["self_exec_id"] required;
             TASK_CRED = "task_struct" ["real_cred"] required;
             TASK_PARENT = "task_struct" ["real_parent"] required;
+            // The parent's count of execs when it forked the task.
+            TASK_PARENT_EXEC_ID = "task_struct" ["parent_exec_id"] required;
             // Only with CONFIG_SCHED_INFO; without it ages are "at least since".
             TASK_LAST_ARRIVAL = "task_struct" ["sched_info.last_arrival"] optional;
             // Where its kernel stack begins, for kernels without the helper that finds the registers there.
@@ -53,6 +55,7 @@ macro_rules! with_fields {
             FILES_FDT = "files_struct" ["fdt"] required;
             FDT_MAX = "fdtable" ["max_fds"] required;
             FDT_FD = "fdtable" ["fd"] required;
+            FDT_CLOSE_ON_EXEC = "fdtable" ["close_on_exec"] required;
             // include/linux/fs.h
             FILE_INODE = "file" ["f_inode"] required;
             FILE_MODE = "file" ["f_mode"] required;
@@ -69,6 +72,7 @@ macro_rules! with_fields {
             PIPE_MAX_USAGE = "pipe_inode_info" ["max_usage"] required;
             PIPE_RING_SIZE = "pipe_inode_info" ["ring_size"] required;
             PIPE_BUFS = "pipe_inode_info" ["bufs"] required;
+            PIPE_WRITERS = "pipe_inode_info" ["writers"] required;
             BUF_OFFSET = "pipe_buffer" ["offset"] required;
             BUF_LEN = "pipe_buffer" ["len"] required;
             BUF_SIZE = "pipe_buffer" [""] required;
@@ -80,6 +84,17 @@ macro_rules! with_fields {
             SK_RECEIVE_QUEUE = "sock" ["sk_receive_queue.next"] required;
             SK_WMEM = "sock" ["sk_wmem_alloc"] required;
             SK_SNDBUF = "sock" ["sk_sndbuf"] required;
+            SK_PROTOCOL = "sock" ["sk_protocol"] required;
+            SK_SOCKET = "sock" ["sk_socket"] required;
+            SK_WMEM_QUEUED = "sock" ["sk_wmem_queued"] required;
+            SK_DPORT = "sock" ["__sk_common.skc_dport"] required;
+            SK_DADDR = "sock" ["__sk_common.skc_daddr"] required;
+            // Only with CONFIG_IPV6.
+            SK_V6_DADDR = "sock" ["__sk_common.skc_v6_daddr"] optional;
+            // include/linux/tcp.h
+            TCP_WRITE_SEQ = "tcp_sock" ["write_seq"] required;
+            TCP_SND_UNA = "tcp_sock" ["snd_una"] required;
+            TCP_SND_WND = "tcp_sock" ["snd_wnd"] required;
             // include/net/af_unix.h
             UNIX_PEER = "unix_sock" ["peer"] required;
             SKB_CB = "sk_buff" ["cb"] required;

@@ -18,7 +18,7 @@ pub mod syscall;
 ///
 /// The scanner stamps it on each scan's [`record::ScanHeader`]; userspace
 /// refuses an object that carries another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// How long, in nanoseconds, a writer may be awake between two sleeps in the
 /// same write and still count as never having left it.
@@ -37,6 +37,14 @@ pub const MAX_WRITTEN: u32 = 4096;
 
 /// Address family of `AF_UNIX` sockets (include/linux/socket.h).
 pub const AF_UNIX: u16 = 1;
+
+/// Address families of TCP's sockets (include/linux/socket.h).
+pub const AF_INET: u16 = 2;
+/// See [`AF_INET`].
+pub const AF_INET6: u16 = 10;
+
+/// Protocol of TCP's sockets, which those of MPTCP do not have (include/uapi/linux/in.h).
+pub const IPPROTO_TCP: u16 = 6;
 
 /// Type of datagram sockets (include/linux/net.h).
 pub const SOCK_DGRAM: u16 = 2;

@@ -17,6 +17,18 @@ pub const KIND_EXITED: u32 = 0x5049_0003;
 /// Tag of a [`Note`] that a thread stalled for long is awake.
 pub const KIND_WOKE: u32 = 0x5049_0004;
 
+/// Tag of an [`OpenEnd`].
+pub const KIND_END: u32 = 0x5049_0005;
+/// Tag of a [`FullQueue`].
+pub const KIND_QUEUE: u32 = 0x5049_0006;
+
+/// `OpenEnd.flags`: the descriptor is open for reading.
+pub const END_READS: u8 = 1 << 0;
+/// `OpenEnd.flags`: an exec would close it, so that no exec can have handed it on.
+pub const END_CLOSES: u8 = 1 << 1;
+/// `OpenEnd.flags`: the process has called exec since it was forked.
+pub const END_EXECED: u8 = 1 << 2;
+
 /// `Writer.streams`: the channel is also behind descriptor 0.
 pub const STREAM_STDIN: u8 = 1 << 0;
 /// `Writer.streams`: the channel is also behind descriptor 1.
@@ -106,6 +118,11 @@ pub struct Writer {
     pub inode: u64,
     /// What is queued: bytes for pipes; for sockets the memory that it takes, bytes.
     pub queued: u64,
+    /// Since when the tracer has counted how long the thread is blocked on this channel,
+    /// `CLOCK_MONOTONIC`; 0 where it does not.
+    pub counted_since: u64,
+    /// How long it has been blocked since then, nanoseconds, up to `now`.
+    pub blocked_ns: u64,
     /// Device of the file system that holds the inode, as the kernel packs it.
     pub dev: u32,
     /// Real user of the thread.
@@ -171,12 +188,66 @@ pub struct Note {
     pub now: u64,
 }
 
+/// A descriptor that leads to a channel, as the walk over all open files finds it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenEnd {
+    /// [`KIND_END`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// When it started, `CLOCK_BOOTTIME`.
+    pub start: u64,
+    /// The inode's number.
+    pub inode: u64,
+    /// Of a unix socket the inode of the one that what is written to it goes to; 0 if there is none.
+    pub peer: u64,
+    /// Device of the file system that holds the inode, as the kernel packs it.
+    pub dev: u32,
+    /// The descriptor.
+    pub fd: u32,
+    /// The process's parent.
+    pub ppid: u32,
+    /// [`ChannelKind`] as a byte.
+    pub channel: u8,
+    /// `END_*`
+    pub flags: u8,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u16,
+}
+
+/// A TCP socket whose send queue is full because the other side does not take what is in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FullQueue {
+    /// [`KIND_QUEUE`].
+    pub kind: u32,
+    /// The process that sends.
+    pub tgid: u32,
+    /// When it started, `CLOCK_BOOTTIME`.
+    pub start: u64,
+    /// The other side's address: 16 bytes for IPv6, else the first 4.
+    pub address: [u8; 16],
+    /// The descriptor.
+    pub fd: u32,
+    /// Bytes that are not acknowledged, sent or not.
+    pub queued: u32,
+    /// The window that the other side last announced, in bytes.
+    pub window: u32,
+    /// The other side's port.
+    pub port: u16,
+    /// [`crate::AF_INET`] or [`crate::AF_INET6`]
+    pub family: u16,
+}
+
+const _: () = assert!(size_of::<OpenEnd>() == 48);
+const _: () = assert!(size_of::<FullQueue>() == 48);
 const _: () = assert!(size_of::<WrittenKey>() == 16);
 const _: () = assert!(size_of::<Written>() == 520);
 const _: () = assert!(size_of::<ScanHeader>() == 32);
-const _: () = assert!(size_of::<Writer>() == 144);
+const _: () = assert!(size_of::<Writer>() == 160);
 const _: () = assert!(offset_of!(Writer, token) == 56);
-const _: () = assert!(offset_of!(Writer, comm) == 112);
+const _: () = assert!(offset_of!(Writer, comm) == 128);
 const _: () = assert!(size_of::<Note>() == 32);
 
 /// Why bytes are no record.
@@ -260,6 +331,8 @@ impl Writer {
             token: DrainToken([u64_at(b, token)?, u64_at(b, token + 8)?]),
             inode: u64_at(b, offset_of!(Self, inode))?,
             queued: u64_at(b, offset_of!(Self, queued))?,
+            counted_since: u64_at(b, offset_of!(Self, counted_since))?,
+            blocked_ns: u64_at(b, offset_of!(Self, blocked_ns))?,
             dev: u32_at(b, offset_of!(Self, dev))?,
             uid: u32_at(b, offset_of!(Self, uid))?,
             fd: u32_at(b, offset_of!(Self, fd))?,
@@ -288,6 +361,83 @@ impl Writer {
     #[must_use]
     pub fn write_syscall(&self) -> Option<WriteSyscall> {
         WriteSyscall::from_u8(self.syscall)
+    }
+}
+
+/// A record of the walk over all open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRecord {
+    /// The walk begins.
+    Header(ScanHeader),
+    /// A channel's end.
+    End(OpenEnd),
+    /// A connection whose other side does not read.
+    Queue(FullQueue),
+}
+
+impl FileRecord {
+    /// Decodes the record at the start of `bytes`; returns it and what follows.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
+        match u32_at(bytes, 0)? {
+            KIND_HEADER => {
+                let (record, rest) = split::<ScanHeader>(bytes)?;
+                Ok((Self::Header(ScanHeader::decode(record)?), rest))
+            }
+            KIND_END => {
+                let (record, rest) = split::<OpenEnd>(bytes)?;
+                Ok((Self::End(OpenEnd::decode(record)?), rest))
+            }
+            KIND_QUEUE => {
+                let (record, rest) = split::<FullQueue>(bytes)?;
+                Ok((Self::Queue(FullQueue::decode(record)?), rest))
+            }
+            other => Err(DecodeError::UnknownKind(other)),
+        }
+    }
+}
+
+impl OpenEnd {
+    fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        let end = Self {
+            kind: u32_at(b, offset_of!(Self, kind))?,
+            tgid: u32_at(b, offset_of!(Self, tgid))?,
+            start: u64_at(b, offset_of!(Self, start))?,
+            inode: u64_at(b, offset_of!(Self, inode))?,
+            peer: u64_at(b, offset_of!(Self, peer))?,
+            dev: u32_at(b, offset_of!(Self, dev))?,
+            fd: u32_at(b, offset_of!(Self, fd))?,
+            ppid: u32_at(b, offset_of!(Self, ppid))?,
+            channel: u8_at(b, offset_of!(Self, channel))?,
+            flags: u8_at(b, offset_of!(Self, flags))?,
+            reserved: 0,
+        };
+        match ChannelKind::from_u8(end.channel) {
+            Some(_) => Ok(end),
+            None => Err(DecodeError::BadField),
+        }
+    }
+}
+
+impl FullQueue {
+    fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        let queue = Self {
+            kind: u32_at(b, offset_of!(Self, kind))?,
+            tgid: u32_at(b, offset_of!(Self, tgid))?,
+            start: u64_at(b, offset_of!(Self, start))?,
+            address: array_at(b, offset_of!(Self, address))?,
+            fd: u32_at(b, offset_of!(Self, fd))?,
+            queued: u32_at(b, offset_of!(Self, queued))?,
+            window: u32_at(b, offset_of!(Self, window))?,
+            port: u16::from_ne_bytes(array_at(b, offset_of!(Self, port))?),
+            family: u16::from_ne_bytes(array_at(b, offset_of!(Self, family))?),
+        };
+        match queue.family {
+            crate::AF_INET | crate::AF_INET6 => Ok(queue),
+            _ => Err(DecodeError::BadField),
+        }
     }
 }
 
@@ -361,7 +511,7 @@ mod tests {
         assert_eq!(w.start.to_ne_bytes(), [16, 17, 18, 19, 20, 21, 22, 23]);
         assert_eq!(w.channel_kind(), Some(ChannelKind::Unix));
         assert_eq!(w.write_syscall(), Some(WriteSyscall::Write));
-        assert_eq!((w.comm[0], w.thread[15]), (112, 143));
+        assert_eq!((w.comm[0], w.thread[15]), (128, 159));
     }
 
     #[test]

@@ -1,22 +1,46 @@
 //! The one loop that owns the state: it performs the machine's effects in their
 //! order, and sleeps until the machine's deadline or an event.
 //!
-//! It decides nothing. `run` and `watch` are this loop with and without rules.
+//! It decides nothing. `run` and `watch` are this loop with and without rules. Whoever
+//! else wants to know or to have something done asks over a bounded queue, and hears of
+//! events over one of its own: nobody can make the loop wait.
 
+mod answers;
+pub mod control;
+pub mod counts;
 pub mod hook;
+pub mod hub;
 pub mod journal;
+pub mod outputs;
 pub mod printer;
+pub mod privilege;
+pub mod reload;
+pub mod serve;
+pub mod service;
+pub mod state;
+mod wake;
 
-use std::{collections::BTreeMap, io, os::fd::AsRawFd, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     task::{AbortHandle, JoinSet},
 };
 
-use self::{hook::Hooks, journal::Journal, printer::Printer};
+pub use self::outputs::Outputs;
+pub(crate) use self::wake::watch;
+use self::{
+    answers::{Answers, Reading},
+    control::{Request, Requests},
+    counts::Counts,
+    hook::Hooks,
+    outputs::Trouble,
+    reload::Origin,
+    service::Manager,
+    wake::{Ears, hung_up, log_ready, next_request, sleep_until},
+};
 use crate::{
     clock,
     core::{
@@ -26,78 +50,58 @@ use crate::{
         report::{Report, Signal, Snapshot},
         rule::Hook,
     },
-    enforce::Handle,
-    event::{Event, HistogramView, StallView, Stamp},
+    enforce::{Handle, make_room_for_handles},
+    event::{HistogramView, StallView},
     probe::{
-        kernel::{Kernel, Losses, Notes},
+        kernel::{Kernel, Losses, Notes, ProbeError},
         pressure,
         process::Reader,
+        readers::People,
     },
 };
 
-/// Where events go.
-pub struct Outputs {
-    /// The durable record, if one is kept.
-    pub journal: Option<Journal>,
-    /// Standard output, for as long as it takes events.
-    pub printer: Option<Printer>,
-    /// Numbers events.
-    pub stamp: Stamp,
-}
-
-impl Outputs {
-    fn send(&mut self, event: &Event) -> Result<()> {
-        let line = serde_json::to_string(event)?;
-        if let Some(journal) = &mut self.journal {
-            journal.append(&line);
-        }
-        match self
-            .printer
-            .as_mut()
-            .map_or(Ok(()), |printer| printer.print(event, line))
-        {
-            Ok(()) => Ok(()),
-            Err(error) => self.stop_printing(error),
-        }
-    }
-
-    /// What is printed is a convenience where a journal is kept, and else the purpose.
-    fn stop_printing(&mut self, error: io::Error) -> Result<()> {
-        const WHAT: &str = "cannot write to standard output";
-        let Some(journal) = &mut self.journal else {
-            return Err(error).context(WHAT);
-        };
-        log::warn!("{WHAT}: {error}; events go to the journal alone");
-        self.printer = None;
-        let degraded = self
-            .stamp
-            .agent("agent.degraded", Some(format!("{WHAT}: {error}")));
-        journal.append(&serde_json::to_string(&degraded)?);
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        self.journal.as_mut().map_or(Ok(()), Journal::commit)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.journal.as_mut().map_or(Ok(()), Journal::flush)
-    }
-}
+/// How soon a journal that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The running agent.
 pub struct Agent {
     machine: Machine,
     kernel: Kernel,
+    /// What the kernel sides before this one have counted.
+    blocked_before: Vec<u64>,
+    lost_before: Losses,
     channels: Vec<ChannelKind>,
     reader: Reader,
     handles: BTreeMap<KillId, Watched>,
+    /// How many handles there may be.
+    room: usize,
+    /// A look that could not be taken for want of descriptors or memory.
+    shortage: Option<Shortage>,
     exits: JoinSet<KillId>,
     hooks: Hooks,
     hooked: JoinSet<(KillId, String)>,
     outputs: Outputs,
     lost: Losses,
+    counts: Counts,
+    manager: Manager,
+    answers: Answers,
+    /// When to try again to write the journal.
+    retry: Option<Mono>,
 }
+
+/// Looks that fail, one after the other.
+#[derive(Clone, Copy)]
+struct Shortage {
+    since: Mono,
+    /// When the next is tried.
+    again: Mono,
+}
+
+/// How soon a look is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long looks may fail: an observer that sees nothing is no observer.
+const BLIND_FOR: Duration = Duration::from_secs(10);
 
 /// A handle, and the task that waits for its process to exit.
 struct Watched {
@@ -119,6 +123,10 @@ enum Wake {
     Exit(Option<KillId>),
     Hooked(Option<(KillId, String)>),
     Log,
+    Asked(Request),
+    Hangup,
+    Read(Option<Box<Reading>>),
+    Trouble(Trouble),
     Stop,
 }
 
@@ -129,110 +137,260 @@ impl Agent {
         Self {
             machine: Machine::new(settings, clock::now()),
             kernel,
+            blocked_before: Vec::new(),
+            lost_before: Losses::default(),
             channels,
             reader: Reader::default(),
             handles: BTreeMap::new(),
+            room: make_room_for_handles(),
+            shortage: None,
             exits: JoinSet::new(),
             hooks: Hooks::default(),
             hooked: JoinSet::new(),
             outputs,
             lost: Losses::default(),
+            counts: Counts::default(),
+            manager: Manager::default(),
+            answers: Answers::default(),
+            retry: None,
         }
+    }
+
+    /// Lets it be asked, reload its configuration, and tell the service manager.
+    #[must_use]
+    pub fn serving(mut self, requests: Requests, origin: Origin, observed: Vec<String>) -> Self {
+        self.manager = Manager::find();
+        self.answers = Answers::new(requests, origin, observed);
+        self
     }
 
     /// Runs until SIGINT or SIGTERM.
     ///
     /// # Errors
-    /// The kernel side or the durable record failed; nothing is signalled after that.
+    /// The kernel side failed, or there is no journal and standard output did.
     pub async fn run(mut self, kernel_log: bool) -> Result<()> {
         let mut interrupted = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let mut terminated = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        let notes = self
-            .kernel
-            .take_notes()
-            .context("the kernel object has no ring buffer")?;
-        let mut notes = watch(notes)?;
-        let mut log = if kernel_log {
-            self.kernel.take_log().map(watch).transpose()?
-        } else {
-            None
-        };
+        let mut hangup = self
+            .answers
+            .can_reload()
+            .then(|| signal(SignalKind::hangup()).context("cannot handle SIGHUP"))
+            .transpose()?;
+        let mut ears = Ears::of(&mut self.kernel, kernel_log)?;
 
         let started = self.outputs.stamp.agent("agent.started", None);
-        self.outputs.send(&started)?;
+        self.outputs.send(started)?;
+        self.outputs.flush()?;
         self.perform()?;
+        if let Some(why) = self.outputs.broken() {
+            // Later, it is waited for; at the start, somebody is there to be told.
+            bail!("{why}");
+        }
+        self.manager.ready();
 
         loop {
-            let deadline = pin!(sleep_until(self.machine.poll_deadline()));
+            let due = self.shortage.map(|shortage| shortage.again);
+            let deadline = pin!(sleep_until(due.or_else(|| self.next_turn())));
             let wake = tokio::select! {
                 biased;
                 _ = interrupted.recv() => Wake::Stop,
                 _ = terminated.recv() => Wake::Stop,
                 Some(exit) = self.exits.join_next() => Wake::Exit(exit.ok()),
                 Some(hooked) = self.hooked.join_next() => Wake::Hooked(hooked.ok()),
-                ready = notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
+                ready = ears.notes.readable_mut() => { ready?.clear_ready(); Wake::Notes }
                 () = deadline => Wake::Deadline,
-                ready = log_ready(&mut log) => { ready?; Wake::Log }
+                () = hung_up(&mut hangup) => Wake::Hangup,
+                Some(read) = self.answers.reading.join_next() => Wake::Read(read.ok().map(Box::new)),
+                Some(request) = next_request(&mut self.answers.requests) => Wake::Asked(request),
+                trouble = self.outputs.trouble() => Wake::Trouble(trouble),
+                ready = log_ready(&mut ears.log) => { ready?; Wake::Log }
             };
             match wake {
-                Wake::Notes => self.take_notes(notes.get_mut())?,
+                Wake::Notes => self.take_notes(ears.notes.get_mut())?,
                 Wake::Exit(Some(id)) => self.machine.handle_exit(id, clock::now()),
                 Wake::Hooked(Some((id, outcome))) => self.machine.handle_hooked(id, outcome),
-                Wake::Exit(None) | Wake::Hooked(None) | Wake::Deadline | Wake::Log => {}
+                Wake::Asked(request) => self.take_request(request),
+                Wake::Trouble(trouble) => self.outputs.take_trouble(trouble)?,
+                Wake::Hangup => self.read_anew("SIGHUP".to_owned(), None),
+                Wake::Read(Some(reading)) => {
+                    if let Some(fresh) = self.take_reading(*reading)? {
+                        self.swap_kernel(fresh);
+                        ears = Ears::of(&mut self.kernel, kernel_log)?;
+                    }
+                }
+                Wake::Exit(None) | Wake::Hooked(None) | Wake::Read(None) | Wake::Deadline | Wake::Log => {}
                 Wake::Stop => break,
             }
+            if self.shortage.is_some() {
+                self.look()?;
+            }
             // On every turn: a storm of notes must not hold up what is due.
-            self.machine.handle_deadline(clock::now());
+            let now = clock::now();
+            self.machine.handle_deadline(now);
             self.perform()?;
+            self.keep_house(now)?;
+            self.answer();
         }
         self.stop()
     }
 
+    /// When the loop must come round, whatever happens.
+    fn next_turn(&mut self) -> Option<Mono> {
+        self.machine
+            .poll_deadline()
+            .into_iter()
+            .chain(self.retry)
+            .chain(self.manager.deadline())
+            .min()
+    }
+
+    /// What is due besides the machine's effects.
+    fn keep_house(&mut self, now: Mono) -> Result<()> {
+        if self.retry.is_some_and(|due| due <= now) {
+            self.retry = None;
+            self.outputs.commit()?;
+            self.mind_the_journal(now);
+            self.perform()?;
+        }
+        let machine = &self.machine;
+        let kills = self.counts.kills();
+        self.manager.turn(now, || {
+            let stalled = machine
+                .stalls()
+                .filter(|stall| stall.age(now) >= state::STALLED)
+                .count();
+            format!(
+                "{stalled} stalled; {} ended, {} failed",
+                kills.confirmed, kills.failed
+            )
+        });
+        Ok(())
+    }
+
+    /// Tells the machine whether the journal takes what it reports.
+    fn mind_the_journal(&mut self, now: Mono) {
+        let works = self.outputs.broken().is_none();
+        if works != self.machine.is_recording() {
+            self.machine.handle_recording(works, now);
+        }
+        self.retry = (!works).then(|| now.after(RETRY));
+    }
+
     fn stop(mut self) -> Result<()> {
+        self.manager.stopping();
         self.machine.handle_stop(clock::now());
         self.perform()?;
-        let stopping = self.outputs.stamp.stopping(
-            HistogramView::new(&self.kernel.histogram()),
-            &self.kernel.written(),
-        );
-        self.outputs.send(&stopping)?;
-        self.outputs.commit()?;
-        let lost = self.outputs.printer.map_or(0, Printer::finish);
-        if lost > 0 {
-            log::warn!("{lost} events were not printed: standard output was not read in time");
-        }
-        Ok(())
+        let blocked = HistogramView::new(&self.blocked());
+        let stopping = self.outputs.stamp.stopping(blocked, &self.kernel.written());
+        self.outputs.send(stopping)?;
+        self.outputs.finish()
     }
 
     /// Performs effects until there are none.
     fn perform(&mut self) -> Result<()> {
-        while let Some(effect) = self.machine.next_effect() {
-            match effect {
-                Effect::Look => self.look()?,
-                Effect::Identify(process) => {
-                    let facts = self.reader.facts(process);
-                    self.machine.handle_facts(process, facts, clock::now());
-                }
-                Effect::Open(id, process) => self.open(id, process),
-                Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),
-                Effect::Report(report) => self.report(&report)?,
-                Effect::Commit => {
-                    self.outputs.commit()?;
-                    self.machine.handle_committed();
-                }
-                Effect::Signal(id, signal) => self.signal(id, signal),
-                Effect::Release(id) => drop(self.handles.remove(&id)),
+        loop {
+            while let Some(effect) = self.machine.next_effect() {
+                self.carry_out(effect)?;
             }
+            self.outputs.flush()?;
+            if self.outputs.broken().is_none() == self.machine.is_recording() {
+                return Ok(());
+            }
+            self.mind_the_journal(clock::now());
         }
-        self.outputs.flush()
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Look => self.look()?,
+            Effect::Identify(process) => {
+                let facts = self.reader.facts(process);
+                self.machine.handle_facts(process, facts, clock::now());
+            }
+            Effect::FindReaders(channels) => {
+                match self.kernel.open_files() {
+                    Ok(files) => {
+                        let found = files.readership(&channels, &mut People::default());
+                        self.machine.handle_readers(found, clock::now());
+                    }
+                    // A look would fail for the same reason, and says so.
+                    Err(error) if error.is_shortage() => self.machine.handle_no_readers(clock::now()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Effect::CheckReaders(processes) => {
+                let people = People::default().see_all(&processes);
+                self.tell_exits();
+                self.machine.handle_people(people, clock::now());
+            }
+            Effect::Open(id, process) => self.open(id, process),
+            Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),
+            Effect::Report(report) => self.report(&report)?,
+            Effect::Commit => {
+                self.outputs.commit()?;
+                if self.outputs.broken().is_none() {
+                    self.machine.handle_committed();
+                } else {
+                    self.mind_the_journal(clock::now());
+                }
+            }
+            Effect::Signal(id, signal) => self.signal(id, signal),
+            Effect::Release(id) => drop(self.handles.remove(&id)),
+        }
+        Ok(())
+    }
+
+    fn swap_kernel(&mut self, kernel: Kernel) {
+        self.blocked_before = self.blocked();
+        self.lost_before = self.lost();
+        self.kernel = kernel;
+    }
+
+    /// Counts of blocked intervals, over all kernel sides so far.
+    fn blocked(&self) -> Vec<u64> {
+        let mut counts = self.kernel.histogram();
+        for (count, before) in counts.iter_mut().zip(&self.blocked_before) {
+            *count += before;
+        }
+        counts
+    }
+
+    fn lost(&self) -> Losses {
+        let lost = self.kernel.lost();
+        Losses {
+            notes: lost.notes + self.lost_before.notes,
+            entries: lost.entries + self.lost_before.entries,
+        }
     }
 
     fn look(&mut self) -> Result<()> {
-        self.machine.handle_pressure(pressure::cpu());
-        let (mut look, _) = self.kernel.look()?;
+        if self
+            .shortage
+            .is_some_and(|shortage| clock::now() < shortage.again)
+        {
+            return Ok(());
+        }
+        let begun = clock::now();
+        let (mut look, _) = match self.kernel.look() {
+            Ok(look) => look,
+            Err(error) if error.is_shortage() => return self.look_again(error),
+            Err(error) => return Err(error.into()),
+        };
+        self.counts.look(clock::now().since(begun));
+        self.shortage = None;
+        if self.machine.asks_for_pressure() {
+            self.machine.handle_pressure(pressure::cpu());
+        }
         look.sightings
             .retain(|sighting| self.channels.contains(&sighting.channel.kind));
         // A process that was gone when the look was taken has exited, not made progress.
+        self.tell_exits();
+        self.machine.handle_look(look, clock::now());
+        self.report_losses()
+    }
+
+    /// Tells the machine who has exited, ahead of what it decides next.
+    fn tell_exits(&mut self) {
         let gone: Vec<_> = self
             .handles
             .iter()
@@ -242,13 +400,30 @@ impl Agent {
         for id in gone {
             self.machine.handle_exit(id, clock::now());
         }
-        self.machine.handle_look(look, clock::now());
-        self.report_losses()
+    }
+
+    /// A look could not be taken: nothing is decided until one can.
+    fn look_again(&mut self, error: ProbeError) -> Result<()> {
+        let now = clock::now();
+        let since = self.shortage.map_or(now, |shortage| shortage.since);
+        if now.since(since) >= BLIND_FOR {
+            return Err(error.into());
+        }
+        if self.shortage.is_none() {
+            let what = format!("{error}; trying again, and nothing is decided until it works");
+            let degraded = self.outputs.stamp.agent("agent.degraded", Some(what));
+            self.outputs.send(degraded)?;
+        }
+        self.shortage = Some(Shortage {
+            since,
+            again: now.after(LOOK_AGAIN),
+        });
+        Ok(())
     }
 
     /// Says once of each kind that the tracer lost something.
     fn report_losses(&mut self) -> Result<()> {
-        let lost = self.kernel.lost();
+        let lost = self.lost();
         let said = std::mem::replace(&mut self.lost, lost);
         for (before, now, what) in [
             (
@@ -264,14 +439,19 @@ impl Agent {
         ] {
             if before == 0 && now > 0 {
                 let degraded = self.outputs.stamp.agent("agent.degraded", Some(what.to_owned()));
-                self.outputs.send(&degraded)?;
+                self.outputs.send(degraded)?;
             }
         }
         Ok(())
     }
 
     fn open(&mut self, id: KillId, process: Process) {
-        let opened = match Handle::open(process).map(watch) {
+        let handle = if self.handles.len() < self.room {
+            Handle::open(process)
+        } else {
+            Err(Opened::Later)
+        };
+        let opened = match handle.map(watch) {
             Ok(Ok(handle)) => {
                 let handle = Arc::new(handle);
                 let exit = Arc::clone(&handle);
@@ -304,8 +484,9 @@ impl Agent {
     }
 
     fn report(&mut self, report: &Report) -> Result<()> {
+        self.counts.report(report, clock::now());
         let event = self.outputs.stamp.report(report);
-        self.outputs.send(&event)
+        self.outputs.send(event)
     }
 
     fn take_notes(&mut self, notes: &mut Notes) -> Result<()> {
@@ -313,34 +494,5 @@ impl Agent {
             self.machine.handle_note(note, clock::now());
         }
         Ok(())
-    }
-}
-
-/// Registers a descriptor with the runtime.
-pub(crate) fn watch<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
-    // SAFETY: what is registered here are handles, the ring buffer and the log; each owns
-    // its one descriptor and returns it for as long as it lives.
-    let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
-    registered.map_err(|error| anyhow!("cannot wait on a descriptor: {error}"))
-}
-
-async fn log_ready(
-    log: &mut Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
-) -> std::io::Result<()> {
-    match log {
-        Some(log) => {
-            let mut ready = log.readable_mut().await?;
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
-            Ok(())
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(deadline: Option<Mono>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
-        None => std::future::pending().await,
     }
 }

@@ -3,16 +3,20 @@
 //! Each command is a module that reads its arguments, puts the parts together and
 //! prints; none of them decides anything about a stall.
 
+pub mod alerts;
 pub mod check_config;
 pub mod doctor;
 pub mod explain;
 pub mod log;
+pub mod manual;
 pub mod observe;
 pub mod ps;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod test_alert;
 pub mod text;
+pub mod top;
 pub mod watch;
 
 use std::process::ExitCode;
@@ -46,14 +50,23 @@ enum Command {
     Watch(watch::Args),
     /// Run the agent: watch, decide by the rules, enforce those that say so
     Run(run::Args),
+    /// Show it all live on this terminal: who is stalled, why, and what the rules will do
+    Top(top::Args),
     /// Say what this kernel and these privileges allow, and what would be used
     Doctor(doctor::Args),
     /// Check a configuration file, and say what it would do
     CheckConfig(check_config::Args),
+    /// Send a sample to the webhooks of a configuration, and say what came back
+    TestAlert(test_alert::Args),
+    /// List, try again or give up messages that are still to be delivered
+    Alerts(alerts::Args),
     /// Keep what is seen in a file until Ctrl-C, for `replay`; signals nothing
     Record(record::Args),
     /// Run a configuration's rules over a recording: what would have been ended, and when
     Replay(replay::Args),
+    /// Write man pages and completions into a folder
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 /// Runs a command; returns its documented exit code.
@@ -63,10 +76,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Ps(args) => ps::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::TestAlert(args) => test_alert::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Manual(args) => manual::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,9 +10,10 @@ mod comm;
 mod problem;
 mod raw;
 mod source;
-mod summary;
+pub mod summary;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,10 +22,16 @@ use probe_ebpf::pattern::CommFilter;
 
 pub use self::problem::{ConfigError, Position, Problem};
 use self::{raw::File, source::Source};
-use crate::core::{model::ChannelKind, rule::Policy};
+use crate::{
+    alert::webhook::{Limits, Webhook},
+    core::{matcher::Match, model::ChannelKind, rule::Policy},
+};
 
 /// Where the configuration is unless another place is named.
 pub const DEFAULT_PATH: &str = "/etc/pipestall/pipestall.toml";
+
+/// Where the agent's socket is unless another place is named.
+pub const DEFAULT_SOCKET: &str = "/run/pipestall/api.sock";
 
 /// The directory beside the configuration whose `*.toml` add to it.
 pub const DROP_IN_DIR: &str = "pipestall.d";
@@ -38,6 +45,14 @@ pub struct Config {
     pub policy: Policy,
     /// What outlives the process.
     pub state: State,
+    /// Whom the agent serves on this machine, if it does.
+    pub api: Option<Api>,
+    /// Where the agent serves metrics to others, if it does.
+    pub metrics: Option<Metrics>,
+    /// Who is told.
+    pub webhooks: Vec<Webhook>,
+    /// What is kept for those who cannot be told.
+    pub spool: Limits,
     /// What is allowed and yet probably not meant, a line each: `FILE:LINE:COL: KEY: what; what would be right`.
     pub warnings: Vec<String>,
 }
@@ -60,14 +75,51 @@ pub struct Observe {
 pub struct State {
     /// The directory that records are kept in.
     pub dir: PathBuf,
+    /// A new file of the journal begins at this size.
+    pub rotate_bytes: u64,
+    /// So many files are kept, the one that is written included…
+    pub keep_files: usize,
+    /// …and none that was last written longer ago than this.
+    pub keep_for: Duration,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("/var/lib/pipestall"),
+            rotate_bytes: 64 << 20,
+            keep_files: 8,
+            keep_for: Duration::from_hours(90 * 24),
         }
     }
+}
+
+/// Whom the agent serves on this machine. Root may always do everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The socket's path.
+    pub socket: PathBuf,
+    /// The group whose members may look.
+    pub group: Option<String>,
+    /// The group whose members may also end processes and reload.
+    pub operators: Option<String>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from(DEFAULT_SOCKET),
+            group: None,
+            operators: None,
+        }
+    }
+}
+
+/// Where the agent serves metrics to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// The address.
+    pub listen: SocketAddr,
 }
 
 impl Config {
@@ -88,6 +140,16 @@ impl Config {
     /// As for [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         Self::from_sources(path, vec![Ok(Source::new(path, text))])
+    }
+
+    /// Understands conditions by themselves, as the `match` of a rule has them: one
+    /// `key = "value"` a line. The problem's position is in that text.
+    ///
+    /// # Errors
+    /// The first condition that is wrong.
+    pub fn conditions(text: &str) -> Result<Match, Problem> {
+        let source = Source::new(Path::new("filter"), text);
+        check::conditions(&source, &raw::typed(&source)?)
     }
 
     fn from_sources(main: &Path, sources: Vec<Result<Source, Problem>>) -> Result<Self, ConfigError> {
@@ -181,13 +243,15 @@ dir = "/var/lib/pipestall"
                         stream: Some(Stream::Stdout),
                         ..Match::default()
                     },
-                    stalled_for: Duration::from_mins(1),
+                    stalled_for: Some(Duration::from_mins(1)),
+                    stalled_share: None,
                     action: Action::Kill,
                     grace: Duration::from_secs(10),
                     mode: Mode::DryRun,
                     pace: crate::core::pace::Pace::default(),
                     pre_kill: None,
                     allow_stderr_kill: false,
+                    hold_when_reader_stopped: true,
                 }],
                 protect: Protect {
                     comm: vec![glob("systemd*"), glob("sshd"), glob("containerd-shim*")],
@@ -230,13 +294,15 @@ dir = "/var/lib/pipestall"
                     comm: Some(glob("*")),
                     ..Match::default()
                 },
-                stalled_for: Duration::from_secs(90),
+                stalled_for: Some(Duration::from_secs(90)),
+                stalled_share: None,
                 action: Action::Alert,
                 grace: Duration::from_secs(10),
                 mode: Mode::DryRun,
                 pace: crate::core::pace::Pace::default(),
                 pre_kill: None,
                 allow_stderr_kill: false,
+                hold_when_reader_stopped: true,
             }
         );
     }
@@ -277,7 +343,7 @@ dir = '/srv/pipestall'
         assert_eq!((rule.action, rule.mode), (Action::Term, Mode::Enforce));
         assert_eq!(
             (rule.stalled_for, rule.grace),
-            (Duration::from_hours(1), Duration::from_hours(1))
+            (Some(Duration::from_hours(1)), Duration::from_hours(1))
         );
         assert!(rule.allow_stderr_kill);
         assert_eq!(config.state.dir, Path::new("/srv/pipestall"));

@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod chain;
 pub mod explain;
 pub mod kill;
 pub mod machine;
@@ -18,6 +19,8 @@ pub mod pace;
 pub mod pattern;
 pub mod policy;
 pub mod protect;
+pub mod reader;
 pub mod report;
 pub mod rule;
+pub mod share;
 pub mod tracker;

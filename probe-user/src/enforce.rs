@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit},
 };
 
 use crate::{
@@ -20,6 +20,34 @@ use crate::{
     },
     probe::process::start_ticks,
 };
+
+/// Descriptors that handles leave to looks, to reading about processes, and to hooks, of which
+/// eight may be starting with their pipes.
+const RESERVE: usize = 96;
+
+/// Raises the limit on descriptors as far as it goes; returns how many handles may be open at
+/// once. An incident has hundreds of processes to end, and each takes one.
+#[must_use]
+pub fn make_room_for_handles() -> usize {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    match getrlimit(Resource::Nofile).current {
+        None => usize::MAX,
+        Some(limit) => room_for_handles(usize::try_from(limit).unwrap_or(usize::MAX), open),
+    }
+}
+
+/// How many handles fit under a limit. Where there is hardly room for anything, one at a time
+/// still gets the work done.
+fn room_for_handles(limit: usize, open: usize) -> usize {
+    let left = limit.saturating_sub(open);
+    left.saturating_sub(RESERVE).max(left / 4).max(1)
+}
 
 /// A handle on one process.
 #[derive(Debug)]
@@ -90,6 +118,19 @@ impl Handle {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn handles_leave_descriptors_to_everything_else() {
+        for (limit, open, expected) in [
+            (1024, 24, 904),
+            (128, 28, 25),
+            (30, 28, 1),
+            (20, 28, 1),
+            (usize::MAX, 28, usize::MAX - 28 - 96),
+        ] {
+            assert_eq!(super::room_for_handles(limit, open), expected, "{limit}");
+        }
+    }
+
     use std::process::{Child, Command, Stdio};
 
     use super::*;

@@ -2,16 +2,21 @@
 //!
 //! `core` says what happened; here it gets a name, a number and a time of day.
 
-use std::time::Duration;
+pub mod cause;
+
+use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use self::cause::CauseView;
 use crate::{
     clock,
     core::{
         model::{Bound, Facts, Mono, Stall, Stream, channel_name, human},
         report::{KillReport, Report, RuleRef, Snapshot},
+        share::StalledShare,
     },
     probe::kernel::written::Written,
 };
@@ -19,82 +24,209 @@ use crate::{
 /// Version of the format.
 const VERSION: u32 = 1;
 
+/// A name out of a fixed list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Name(Cow<'static, str>);
+
+impl From<&'static str> for Name {
+    fn from(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// All kinds of events.
+pub const KINDS: [&str; 12] = [
+    "agent.started",
+    "agent.reloaded",
+    "agent.degraded",
+    "agent.recovered",
+    "agent.stopping",
+    "stall.detected",
+    "stall.ended",
+    "kill.planned",
+    "kill.sent",
+    "kill.confirmed",
+    "kill.failed",
+    "kill.skipped",
+];
+
 /// An event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    v: u32,
+    /// Version of the format.
+    pub v: u32,
     /// Sortable and unique over all nodes (ULID).
-    id: String,
+    pub id: String,
     /// Counts up within a journal.
     pub seq: u64,
-    time: String,
-    node: String,
+    /// When, RFC 3339.
+    pub time: String,
+    /// The host's name.
+    pub node: String,
     /// What kind of event it is.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: Name,
     /// The stall that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<StallView>,
+    /// The rule that decided; `manual` for a kill that somebody asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<String>,
+    pub rule: Option<String>,
+    /// What the rule does: `alert`, `term` or `kill`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'static str>,
+    pub action: Option<Name>,
+    /// Whether it may: `dry-run` or `enforce`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<&'static str>,
+    pub mode: Option<Name>,
+    /// The age from which it does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stalled_for_seconds: Option<f64>,
+    pub stalled_for_seconds: Option<f64>,
+    /// The share of the time from which it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalled_share: Option<ShareView>,
+    /// What only some events carry.
     #[serde(flatten)]
-    what: What,
+    pub what: What,
+}
+
+/// A rule's share of the time, and what of it a writer has come to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ShareView {
+    /// From 0 to 1.
+    pub share: f64,
+    /// Of a window of this length.
+    pub over_seconds: f64,
+    /// How much of the time the writer was blocked, at least; null where it is not known.
+    pub blocked: Option<f64>,
+}
+
+impl ShareView {
+    /// Shows a rule's share, and the stall's where it is known.
+    #[must_use]
+    pub fn new(limit: StalledShare, stall: Option<&Stall>) -> Self {
+        let window = |stall: &Stall| {
+            stall
+                .shares
+                .iter()
+                .find(|share| share.over == limit.over)
+                .copied()
+        };
+        let blocked = stall.and_then(window);
+        let three_digits = |share: f64| (share * 1e3).round() / 1e3;
+        Self {
+            share: three_digits(limit.share()),
+            over_seconds: clock::seconds(limit.over),
+            blocked: blocked
+                .map(|share| three_digits(share.blocked.as_secs_f64() / share.over.as_secs_f64())),
+        }
+    }
 }
 
 /// What only some events carry.
-#[derive(Clone, Debug, Default, Serialize)]
-struct What {
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct What {
+    /// Why a stall ended, or why nothing was done.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    pub reason: Option<Name>,
+    /// The same, or more, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    pub detail: Option<String>,
+    /// The signal that was sent last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    signal: Option<&'static str>,
+    pub signal: Option<Name>,
+    /// From the first signal to the exit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    took_ms: Option<f64>,
+    pub took_ms: Option<f64>,
+    /// From the moment that the rule's condition was met to the exit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    since_threshold_ms: Option<f64>,
+    pub since_threshold_ms: Option<f64>,
+    /// How long writers were blocked, as the kernel counted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    blocked_seconds: Option<HistogramView>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    written: Vec<WrittenView>,
+    pub blocked_seconds: Option<HistogramView>,
+    /// What was written to each channel, where that is counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<WrittenView>,
 }
 
-/// A stall, as `ps --json` and events show it.
-#[derive(Clone, Debug, Serialize)]
+/// A stall, as `ps --json`, events and the API show it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StallView {
-    id: String,
+    /// Names the stall for as long as the agent runs.
+    pub id: String,
+    /// `stalled` or `draining`, where both are shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
-    pid: u32,
-    tid: u32,
-    comm: String,
-    thread: String,
-    exe: Option<String>,
-    cmdline: Vec<String>,
-    uid: u32,
-    user: Option<String>,
-    ppid: u32,
-    parent: Option<String>,
-    cgroup: Option<String>,
-    unit: Option<String>,
-    container: Option<String>,
-    channel: &'static str,
-    inode: u64,
-    fd: u32,
-    stream: Option<&'static str>,
-    syscall: &'static str,
-    since: String,
-    age_seconds: f64,
-    age_is_minimum: bool,
-    preexisting: bool,
-    queued_bytes: Option<u64>,
+    pub state: Option<Name>,
+    /// The process.
+    pub pid: u32,
+    /// The thread that writes.
+    pub tid: u32,
+    /// The process's command.
+    pub comm: String,
+    /// The thread's name.
+    pub thread: String,
+    /// The executable's path.
+    pub exe: Option<String>,
+    /// The command line.
+    pub cmdline: Vec<String>,
+    /// The user's number.
+    pub uid: u32,
+    /// The user's name.
+    pub user: Option<String>,
+    /// The parent's pid.
+    pub ppid: u32,
+    /// The parent's command.
+    pub parent: Option<String>,
+    /// The control group's path.
+    pub cgroup: Option<String>,
+    /// The systemd unit.
+    pub unit: Option<String>,
+    /// The container's id.
+    pub container: Option<String>,
+    /// `pipe`, `fifo` or `unix`.
+    pub channel: Name,
+    /// The channel's inode.
+    pub inode: u64,
+    /// The descriptor that is written to.
+    pub fd: u32,
+    /// `stdin`, `stdout` or `stderr`, where it is one.
+    pub stream: Option<Name>,
+    /// The call that it is blocked in.
+    pub syscall: Name,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// How long.
+    pub age_seconds: f64,
+    /// Whether it may be older.
+    pub age_is_minimum: bool,
+    /// Whether it began before the observer did.
+    pub preexisting: bool,
+    /// What is queued: bytes for pipes, memory in bytes for sockets.
+    pub queued_bytes: Option<u64>,
+    /// Who should read and does not, and why.
+    #[serde(flatten)]
+    pub cause: CauseView,
+}
+
+/// The stall's name in events and in the API.
+#[must_use]
+pub fn stall_name(stall: &Stall) -> String {
+    let writer = stall.last.writer;
+    format!("{}-{:x}-{}", writer.tid, writer.process.start, stall.id)
 }
 
 impl StallView {
@@ -106,7 +238,7 @@ impl StallView {
         let last = &stall.last;
         let process = last.writer.process;
         Self {
-            id: format!("{}-{:x}-{}", last.writer.tid, process.start, stall.id),
+            id: stall_name(stall),
             state: None,
             pid: process.tgid,
             tid: last.writer.tid,
@@ -121,53 +253,63 @@ impl StallView {
             cgroup: facts.cgroup.clone(),
             unit: facts.unit.clone(),
             container: facts.container.clone(),
-            channel: channel_name(last.channel.kind),
+            channel: channel_name(last.channel.kind).into(),
             inode: last.channel.inode,
             fd: last.fd,
-            stream: last.stream.map(Stream::as_str),
-            syscall: last.syscall.as_str(),
+            stream: last.stream.map(|stream| Stream::as_str(stream).into()),
+            syscall: last.syscall.as_str().into(),
             since: rfc3339(before(now, stall.age(at))),
             age_seconds: clock::seconds(stall.age(at)),
             age_is_minimum: stall.bound == Bound::AtLeast,
             preexisting: stall.preexisting,
             queued_bytes: last.queued,
+            cause: CauseView::new(stall),
         }
     }
 
     /// Adds whether the writer is `stalled` or `draining`, for outputs that show both.
     #[must_use]
     pub fn with_state(mut self, state: &'static str) -> Self {
-        self.state = Some(state);
+        self.state = Some(state.into());
         self
     }
 }
 
 /// A histogram of durations: how many were at most so long, cumulative.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HistogramView {
-    count: u64,
-    buckets: Vec<Bucket>,
+    /// All of them.
+    pub count: u64,
+    /// By rising bounds; those that nothing was added to are left out.
+    pub buckets: Vec<Bucket>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct Bucket {
-    le: f64,
-    count: u64,
+/// How many were at most so long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Bucket {
+    /// Seconds.
+    pub le: f64,
+    /// How many.
+    pub count: u64,
 }
 
 /// What was written to a channel.
-#[derive(Clone, Debug, Serialize)]
-struct WrittenView {
-    channel: &'static str,
-    inode: u64,
-    bytes: u64,
-    write_seconds: HistogramView,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenView {
+    /// `pipe`, `fifo` or `unix`.
+    pub channel: Name,
+    /// The channel's inode.
+    pub inode: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// How long the writes took.
+    pub write_seconds: HistogramView,
 }
 
 impl WrittenView {
     fn new(written: &Written) -> Self {
         Self {
-            channel: channel_name(written.channel.kind),
+            channel: channel_name(written.channel.kind).into(),
             inode: written.channel.inode,
             bytes: written.bytes,
             write_seconds: HistogramView::new(&written.took),
@@ -240,6 +382,18 @@ impl Stamp {
         }
     }
 
+    /// The number of the last event.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// For events of a recording made on `node`, each handed its time.
     #[must_use]
     pub const fn replayed(node: String) -> Self {
@@ -292,7 +446,7 @@ impl Stamp {
             }
             Report::StallEnded(snapshot, why) => {
                 let what = What {
-                    reason: Some(why.as_str()),
+                    reason: Some(why.as_str().into()),
                     ..What::default()
                 };
                 self.event("stall.ended", Some(snapshot), None, what)
@@ -324,12 +478,15 @@ impl Stamp {
             seq,
             time: rfc3339(now),
             node: self.node.clone(),
-            kind,
+            kind: kind.into(),
             stall: snapshot.map(|s| StallView::new(&s.stall, s.at, now)),
             rule: rule.map(|rule| rule.name.clone()),
-            action: rule.map(|rule| rule.action.as_str()),
-            mode: rule.map(|rule| rule.mode.as_str()),
-            stalled_for_seconds: rule.map(|rule| clock::seconds(rule.stalled_for)),
+            action: rule.map(|rule| rule.action.as_str().into()),
+            mode: rule.map(|rule| rule.mode.as_str().into()),
+            stalled_for_seconds: rule.and_then(|rule| rule.stalled_for).map(clock::seconds),
+            stalled_share: rule
+                .and_then(|rule| rule.stalled_share)
+                .map(|limit| ShareView::new(limit, snapshot.map(|snapshot| &snapshot.stall))),
             what,
         }
     }
@@ -348,7 +505,7 @@ fn kill(step: &KillReport) -> (&'static str, What) {
         KillReport::Sent(signal) => (
             "kill.sent",
             What {
-                signal: Some(signal.as_str()),
+                signal: Some(signal.as_str().into()),
                 ..nothing
             },
         ),
@@ -359,7 +516,7 @@ fn kill(step: &KillReport) -> (&'static str, What) {
         } => (
             "kill.confirmed",
             What {
-                signal: Some(signal.as_str()),
+                signal: Some(signal.as_str().into()),
                 took_ms: Some(milliseconds(*took)),
                 since_threshold_ms: Some(milliseconds(*since_crossing)),
                 ..nothing
@@ -375,7 +532,7 @@ fn kill(step: &KillReport) -> (&'static str, What) {
         KillReport::Skipped(reason, detail) => (
             "kill.skipped",
             What {
-                reason: Some(reason.as_str()),
+                reason: Some(reason.as_str().into()),
                 detail: detail.map(str::to_owned),
                 ..nothing
             },
@@ -397,13 +554,16 @@ impl Event {
                 stall.comm,
                 stall.pid,
                 stall.channel,
-                stall.stream.unwrap_or("-")
+                stall.stream.as_deref().unwrap_or("-")
             );
+            if let Some(culprit) = stall.cause.culprit() {
+                let _ = write!(line, " {culprit}");
+            }
         }
         for (name, value) in [
             ("rule", self.rule.as_deref()),
-            ("signal", self.what.signal),
-            ("reason", self.what.reason),
+            ("signal", self.what.signal.as_deref()),
+            ("reason", self.what.reason.as_deref()),
         ] {
             if let Some(value) = value {
                 let _ = write!(line, " {name}={value}");
@@ -411,6 +571,15 @@ impl Event {
         }
         for written in &self.what.written {
             let _ = write!(line, "\n  {}", written.line());
+        }
+        if let Some(ShareView {
+            blocked: Some(blocked),
+            over_seconds,
+            ..
+        }) = self.stalled_share
+        {
+            let over = crate::cli::text::age(Duration::from_secs_f64(over_seconds));
+            let _ = write!(line, " blocked={:.0}%/{over}", blocked * 100.0);
         }
         if let Some(took) = self.what.took_ms {
             let _ = write!(line, " took={took}ms");
@@ -433,6 +602,8 @@ fn before(now: Timestamp, age: Duration) -> Timestamp {
     now.checked_sub(age).unwrap_or(now)
 }
 
-fn rfc3339(time: Timestamp) -> String {
+/// A time of day as events carry it.
+#[must_use]
+pub fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }

@@ -21,10 +21,16 @@ use tokio::{
 use crate::{
     agent::watch,
     clock,
-    core::{machine::IDENTIFY_AFTER, model::WriterId, tracker::Tracker},
+    core::{
+        machine::IDENTIFY_AFTER,
+        model::{Mono, WriterId},
+        reader::{Readership, State},
+        tracker::Tracker,
+    },
     probe::{
         kernel::{Kernel, Notes},
         process::Reader,
+        readers::People,
     },
     recording::{Clocks, Encoder, Frame, Header, steady::Steady},
 };
@@ -50,6 +56,7 @@ pub struct Recorder {
     reader: Reader,
     /// Whose facts have been written.
     known: BTreeSet<WriterId>,
+    readers: Readership,
     clocks: Clocks,
     summary: Summary,
 }
@@ -118,6 +125,7 @@ impl Recorder {
             tracker: Tracker::new(header.began.mono),
             reader: Reader::default(),
             known: BTreeSet::new(),
+            readers: Readership::default(),
             clocks: header.began,
             summary: Summary::default(),
         })
@@ -192,11 +200,49 @@ impl Recorder {
             .map(|stall| stall.last.writer)
             .filter(|writer| !self.known.contains(writer))
             .collect();
-        for writer in old {
-            self.known.insert(writer);
+        for writer in &old {
+            self.known.insert(*writer);
             if let Some(facts) = self.reader.facts(writer.process) {
-                self.output.add(&Frame::Facts(writer, Box::new(facts)));
+                self.output.add(&Frame::Facts(*writer, Box::new(facts)));
             }
+        }
+        self.look_at_readers(at, &old)
+    }
+
+    /// Writes who should read from what those write to who are new, and what has changed about
+    /// the readers of the others.
+    fn look_at_readers(&mut self, at: Mono, new: &[WriterId]) -> Result<()> {
+        let channel = |writer: &WriterId| self.tracker.get(*writer).map(|stall| stall.last.channel);
+        let known = self.known.iter().filter_map(channel).collect::<BTreeSet<_>>();
+        self.readers.keep(known);
+        let mut news = Readership::default();
+        let processes: Vec<_> = self.readers.people.keys().copied().collect();
+        for (process, person) in People::default().see_all(&processes) {
+            let before = &self.readers.people[&process];
+            if (before.state, &before.comm) != (person.state, &person.comm) {
+                news.people.insert(process, person);
+                let writing = self.readers.writing.get(&process);
+                news.writing
+                    .extend(writing.map(|channels| (process, channels.clone())));
+            }
+        }
+        // Somebody else may have the end of one that is gone.
+        let is_gone = news.people.values().any(|person| person.state == State::Gone);
+        let channels: Vec<_> = if is_gone {
+            self.readers.ends.keys().copied().collect()
+        } else {
+            new.iter().filter_map(channel).collect()
+        };
+        if !channels.is_empty() {
+            news.merge(
+                self.kernel
+                    .open_files()?
+                    .readership(&channels, &mut People::default()),
+            );
+        }
+        if news != Readership::default() {
+            self.readers.merge(news.clone());
+            self.output.add(&Frame::Readers(at, Box::new(news)));
         }
         Ok(())
     }

@@ -34,13 +34,14 @@ pub use self::{
 use crate::core::{
     machine::Note,
     model::{Facts, Look, Mono, WriterId},
+    reader::Readership,
 };
 
 /// Opens every recording. Not text, and damaged by whatever takes it for text.
 const MAGIC: [u8; 8] = *b"\x89PST\r\n\x1a\n";
 
 /// Goes up with each addition to `wire`; a reader takes all up to its own.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// No frame is longer: a length above it is damage.
 const MAX_BODY: u32 = 64 << 20;
@@ -88,6 +89,8 @@ pub enum Frame {
     Facts(WriterId, Box<Facts>),
     /// What the tracer noted, and when that was heard.
     Note(Mono, Note),
+    /// Who should read, as of a look, as far as it differs from what was known before.
+    Readers(Mono, Box<Readership>),
     /// The two clocks have come apart: the machine slept, or its time was set.
     Clocks(Clocks),
     /// The recorder stopped on purpose.

@@ -16,6 +16,8 @@
 //!   change nothing: ffmpeg, stuck in a write, restarts the write. So a plan shows a
 //!   process as let go if the recording shows that it made progress within the grace.
 //!   Of a process that was ended here nothing more is shown.
+//! - *Readers* are who was recorded last. A recording that knows none, as those of version 1,
+//!   holds no rule back, and rules that ask about readers do not match.
 //! - *Rules in dry-run* act as if they enforced, and everything that is said of them
 //!   keeps `dry-run` as its mode.
 //!
@@ -30,7 +32,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::simulation::{Outcome, run};
 use crate::{
-    core::model::{Facts, Mono, Process},
+    core::{
+        model::{Channel, Facts, Mono, Process},
+        reader::{Person, Readership},
+    },
     recording::{Clocks, Frame, Header, Loss, Recording},
 };
 
@@ -41,6 +46,9 @@ pub struct Survey {
     pub header: Header,
     /// What was read of processes, in whatever moment: it is taken to have been true before.
     pub facts: BTreeMap<Process, Facts>,
+    /// Who should read, and when that was found; of a channel or a process, what was found first
+    /// is taken to have been true before.
+    pub readers: Vec<(Mono, Readership)>,
     /// How many looks there are.
     pub looks: usize,
     /// How many writers there are.
@@ -49,6 +57,8 @@ pub struct Survey {
     pub span: Option<(Mono, Mono)>,
     /// What could not be read.
     pub loss: Option<Loss>,
+    /// Whether it tells how long writers were blocked across their writes.
+    pub counts: bool,
     clocks: Vec<Clocks>,
 }
 
@@ -61,10 +71,12 @@ impl Survey {
             clocks: vec![header.began],
             header,
             facts: BTreeMap::new(),
+            readers: Vec::new(),
             looks: 0,
             writers: 0,
             span: None,
             loss: None,
+            counts: false,
         };
         let mut writers = BTreeSet::new();
         for frame in recording.by_ref() {
@@ -72,11 +84,13 @@ impl Survey {
                 Frame::Look(look) => {
                     survey.looks += 1;
                     survey.span = Some((survey.span.map_or(look.at, |(first, _)| first), look.at));
+                    survey.counts |= look.sightings.iter().any(|sighting| sighting.counted.is_some());
                     writers.extend(look.sightings.iter().map(|sighting| sighting.writer));
                 }
                 Frame::Facts(writer, facts) => {
                     survey.facts.entry(writer.process).or_insert(*facts);
                 }
+                Frame::Readers(at, readers) => survey.readers.push((at, *readers)),
                 Frame::Clocks(clocks) => survey.clocks.push(clocks),
                 Frame::Note(..) | Frame::End(_) => {}
             }
@@ -84,6 +98,33 @@ impl Survey {
         survey.writers = writers.len();
         survey.loss = recording.loss();
         survey
+    }
+
+    /// Who should read from these channels at a moment.
+    #[must_use]
+    pub fn readership(&self, channels: &[Channel], at: Mono) -> Readership {
+        let mut known = self.known_readers(at);
+        known.keep(channels.iter().copied());
+        known
+    }
+
+    /// What these do at a moment.
+    #[must_use]
+    pub fn people(&self, processes: &[Process], at: Mono) -> Vec<(Process, Person)> {
+        let known = self.known_readers(at).people;
+        let person = |process: &Process| Some((*process, known.get(process)?.clone()));
+        processes.iter().filter_map(person).collect()
+    }
+
+    /// All that is known of readers at a moment.
+    fn known_readers(&self, at: Mono) -> Readership {
+        let mut known = Readership::default();
+        let later = self.readers.iter().rev().filter(|(when, _)| *when > at);
+        let earlier = self.readers.iter().filter(|(when, _)| *when <= at);
+        for (_, readers) in later.chain(earlier) {
+            known.merge(readers.clone());
+        }
+        known
     }
 
     /// What people called a moment of the recording, in nanoseconds since 1970.

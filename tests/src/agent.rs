@@ -1,5 +1,6 @@
 //! A running `pipestall run` or `pipestall watch`, and its events as they come.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -73,19 +74,23 @@ impl Agent {
         config: &Config,
         scratch: &Scratch,
     ) -> Self {
+        let trace = trace.to_str().expect("a path of text");
+        let options = [&["-f", "-qq"], options, &["-o", trace]].concat();
+        Self::start_under(strace, &options, &config.file(scratch))
+    }
+
+    /// Starts `pipestall run --json` on a configuration's file, under strace with these options.
+    #[track_caller]
+    pub fn start_under(strace: &Path, options: &[&str], config: &Path) -> Self {
         let mut command = Command::new(strace);
         command
-            .args(["-f", "-qq"])
             .args(options)
-            .arg("-o")
-            .arg(trace)
             .arg("--")
-            .arg(binary::pipestall());
-        command
+            .arg(binary::pipestall())
             .args(["run", "--json"])
             .args(binary::tracer_arguments())
             .arg("--config")
-            .arg(config.file(scratch));
+            .arg(config);
         let mut agent = Self::spawn(&mut command);
         agent.pid = proc::await_child(agent.family.pid(), "pipestall");
         agent.pidfd = PidFd::open(agent.pid).expect("a pidfd of the program under strace");
@@ -139,6 +144,11 @@ impl Agent {
     /// Tells the program's pid.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.pidfd.signal(signal).expect("a signal to the agent");
     }
 
     /// Tells when it said that it watches.
@@ -266,6 +276,20 @@ impl Drop for Agent {
             eprintln!("the agent, for a test that failed:\n{}", self.account());
         }
     }
+}
+
+/// Picks the events about a process.
+pub fn of(events: &[Seen], pid: u32) -> impl Iterator<Item = &Seen> {
+    events.iter().filter(move |seen| seen.is_of(pid))
+}
+
+/// Collects the processes that events of a type are about.
+pub fn pids(events: &[Seen], kind: &str) -> BTreeSet<u32> {
+    events
+        .iter()
+        .filter(|seen| seen.kind == kind)
+        .filter_map(|seen| seen.pid())
+        .collect()
 }
 
 /// Reads a journal.

@@ -30,6 +30,15 @@ pub fn tracer_arguments() -> [String; 2] {
     ["--tracer".to_owned(), tracer()]
 }
 
+/// Locates `alerter`, which sends alerts about nothing: what `PIPESTALL_ALERTER` names, else beside
+/// the test's own executable.
+///
+/// # Panics
+/// If it is in neither place.
+pub fn alerter() -> PathBuf {
+    located("PIPESTALL_ALERTER", "alerter")
+}
+
 fn located(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = env::var_os(variable) {
         let path = PathBuf::from(path);

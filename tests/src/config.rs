@@ -16,6 +16,9 @@ pub struct Config {
     protect: String,
     report_after: String,
     state: PathBuf,
+    keeping: String,
+    served: String,
+    webhooks: String,
 }
 
 /// The one rule.
@@ -23,7 +26,7 @@ pub struct Config {
 struct Rule {
     comm: String,
     parent: String,
-    stalled_for: String,
+    trigger: String,
     action: String,
     grace: String,
     mode: Option<String>,
@@ -48,7 +51,7 @@ impl Config {
             rule: Rule {
                 comm: comm.to_owned(),
                 parent: parent.to_owned(),
-                stalled_for: "2s".to_owned(),
+                trigger: "stalled_for = \"2s\"".to_owned(),
                 action: "kill".to_owned(),
                 grace: "5s".to_owned(),
                 mode: None,
@@ -59,6 +62,9 @@ impl Config {
             protect: String::new(),
             report_after: "1s".to_owned(),
             state: state.to_owned(),
+            keeping: String::new(),
+            served: String::new(),
+            webhooks: String::new(),
         }
     }
 
@@ -82,7 +88,14 @@ impl Config {
     /// Sets `stalled_for`.
     #[must_use]
     pub fn stalled_for(mut self, duration: &str) -> Self {
-        duration.clone_into(&mut self.rule.stalled_for);
+        self.rule.trigger = format!("stalled_for = {duration:?}");
+        self
+    }
+
+    /// Sets `stalled_share` instead of `stalled_for`.
+    #[must_use]
+    pub fn stalled_share(mut self, share: &str, over: &str) -> Self {
+        self.rule.trigger = format!("stalled_share = {{ share = {share:?}, over = {over:?} }}");
         self
     }
 
@@ -135,10 +148,39 @@ impl Config {
         self
     }
 
+    /// Adds a webhook of this name: where to, and the other lines of its table. Receivers of tests
+    /// are on loopback.
+    #[must_use]
+    pub fn alerting(mut self, name: &str, url: &str, lines: &str) -> Self {
+        let _ = write!(self.webhooks, "\n{}", webhook(name, url, lines));
+        self
+    }
+
     /// Sets the state directory.
     #[must_use]
     pub fn state(self, state: PathBuf) -> Self {
         Self { state, ..self }
+    }
+
+    /// Lets the agent serve its API in a directory; further lines are of the table `[api]`, or
+    /// begin tables of their own.
+    #[must_use]
+    pub fn served(mut self, scratch: &Scratch, lines: &str) -> Self {
+        let socket = Self::socket(scratch).display().to_string();
+        self.served = format!("[api]\nsocket = {socket:?}\n{lines}\n");
+        self
+    }
+
+    /// Names the socket of [`Self::served`].
+    pub fn socket(scratch: &Scratch) -> PathBuf {
+        scratch.path("api.sock")
+    }
+
+    /// Sets further lines of `[state]`.
+    #[must_use]
+    pub fn keeping(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.keeping);
+        self
     }
 
     /// Names the journal.
@@ -155,11 +197,14 @@ impl Config {
             protect,
             report_after,
             state,
+            keeping,
+            served,
+            webhooks,
         } = self;
         let Rule {
             comm,
             parent,
-            stalled_for,
+            trigger,
             action,
             grace,
             mode,
@@ -175,7 +220,7 @@ impl Config {
              [[rule]]\n\
              name = \"the-rule\"\n\
              match = {{ comm = {comm:?}, parent = {parent:?}{more} }}\n\
-             stalled_for = {stalled_for:?}\n\
+             {trigger}\n\
              action = {action:?}\n\
              grace = {grace:?}\n"
         );
@@ -184,7 +229,7 @@ impl Config {
         }
         let _ = write!(
             toml,
-            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n",
+            "{pace}\n\n[limits]\n{limits}\n\n[protect]\n{protect}\n\n[state]\ndir = {:?}\n{keeping}\n\n{served}\n\n{webhooks}",
             state.display().to_string()
         );
         toml
@@ -194,4 +239,11 @@ impl Config {
     pub fn file(&self, scratch: &Scratch) -> PathBuf {
         scratch.write("pipestall.toml", &self.toml())
     }
+}
+
+/// A `[[webhook]]` table.
+pub fn webhook(name: &str, url: &str, lines: &str) -> String {
+    format!(
+        "[[webhook]]\nname = {name:?}\nurl = {url:?}\nallow_private = [\"127.0.0.0/8\", \"::1\"]\n{lines}\n"
+    )
 }

@@ -8,6 +8,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::clock;
 use crate::family::Family;
 use crate::order::{Exit, Kind, Order, Report};
@@ -36,6 +38,26 @@ impl Channel {
     }
 }
 
+/// Each write-class syscall that blocks on a pipe or a socket, with what it blocks on.
+pub const WAYS_TO_WRITE: [(Channel, &str); 14] = [
+    (Channel::Pipe, "write"),
+    (Channel::Pipe, "writev"),
+    (Channel::Pipe, "pwritev2"),
+    (Channel::Pipe, "splice"),
+    (Channel::Pipe, "sendfile"),
+    (Channel::Pipe, "tee"),
+    (Channel::Pipe, "vmsplice"),
+    (Channel::Unix, "write"),
+    (Channel::Unix, "writev"),
+    (Channel::Unix, "sendto"),
+    (Channel::Unix, "sendmsg"),
+    (Channel::Unix, "sendmmsg"),
+    (Channel::Unix, "splice"),
+    (Channel::Unix, "sendfile"),
+];
+
+const PAGE: usize = 4096;
+
 /// A crowd to be started.
 #[derive(Debug)]
 pub struct Plan {
@@ -44,6 +66,7 @@ pub struct Plan {
     healthy: usize,
     channel: Channel,
     every: Duration,
+    one_page: bool,
     name: String,
     writer_name: String,
     write: Vec<String>,
@@ -74,6 +97,7 @@ impl Plan {
             healthy: 0,
             channel: Channel::Pipe,
             every: Duration::from_millis(50),
+            one_page: false,
             name: names::unique("par"),
             writer_name: names::unique("wri"),
             write: Vec::new(),
@@ -104,11 +128,32 @@ impl Plan {
         }
     }
 
+    /// Plans a writer that is blocked but for `pause` in each `period`: its pipe holds one page,
+    /// which is taken whole once a period, and after each page that it writes it sleeps.
+    pub fn crawling(period: Duration, pause: Duration) -> Self {
+        let pause = format!("{}ms", pause.as_millis());
+        let plan = Self {
+            one_page: true,
+            ..Self::stuck(0)
+        };
+        plan.and_trickled(1, period)
+            .writing(&["--chunk", &PAGE.to_string(), "--pause", &pause])
+    }
+
     /// Sets the writers' comm, for rules that match several crowds.
     #[must_use]
     pub fn writers_named(self, name: &str) -> Self {
         Self {
             writer_name: name.to_owned(),
+            ..self
+        }
+    }
+
+    /// Sets the parent's comm, for rules that match several crowds.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
             ..self
         }
     }
@@ -160,6 +205,9 @@ impl Plan {
         ]);
         command.args(["--trickled", &self.trickled.to_string()]);
         command.args(["--every", &format!("{}ms", self.every.as_millis())]);
+        if self.one_page {
+            command.args(["--one-page", "--trickle", &PAGE.to_string()]);
+        }
         command
             .arg("--")
             .args(&self.write)
@@ -202,6 +250,11 @@ impl Crowd {
     /// Tells the parent's pid.
     pub fn pid(&self) -> u32 {
         self.family.pid()
+    }
+
+    /// Sends the parent, who should read, a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.family.signal(signal);
     }
 
     /// Tells the parent's comm.

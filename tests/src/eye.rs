@@ -75,10 +75,8 @@ impl Eye {
         let filter = CommFilter::parse([comm]).unwrap_or_else(|(_, error)| panic!("{comm}: {error:?}"));
         let options = Options {
             btf: btf.to_owned(),
-            filter,
-            kernel_log: false,
             tracer: Some(tracer),
-            trace_writes: false,
+            ..Options::new(filter)
         };
         Ok(Self {
             tracer,

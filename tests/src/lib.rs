@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod api;
 pub mod binary;
 pub mod clock;
 pub mod command;
@@ -21,6 +22,7 @@ pub mod crowd;
 pub mod eye;
 pub mod family;
 pub mod ffmpeg;
+pub mod invented;
 pub mod message;
 pub mod mutant;
 pub mod names;
@@ -28,7 +30,10 @@ pub mod need;
 pub mod order;
 pub mod pidfd;
 pub mod proc;
+pub mod prometheus;
 pub mod ps;
+pub mod receiver;
 pub mod scratch;
 pub mod strace;
+pub mod tmux;
 pub mod wait;

@@ -53,6 +53,85 @@ pub struct Stall {
     /// Whether the age is only a lower bound.
     #[serde(default)]
     pub age_is_minimum: bool,
+    /// Who holds the reading end, if anybody could be found.
+    pub readers: Option<Vec<Reader>>,
+    /// Who does not read, at the end of the chain.
+    pub culprit: Option<Culprit>,
+    /// From the writer to the culprit.
+    pub chain: Vec<Link>,
+    /// The members of the deadlock that it is part of.
+    pub deadlock: Option<Vec<u32>>,
+}
+
+/// Who holds a reading end.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reader {
+    /// The process.
+    pub pid: u32,
+    /// Its comm.
+    pub comm: String,
+    /// The letter of its state.
+    pub state: String,
+    /// The kernel function that it sleeps in.
+    pub sleeps_in: Option<String>,
+    /// `reader`, `holder` or `writer`.
+    pub kind: String,
+    /// By which fd.
+    pub fd: u32,
+}
+
+/// Who does not read.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Culprit {
+    /// As a reader.
+    #[serde(flatten)]
+    pub reader: Reader,
+    /// Those of its clients that do not read.
+    pub clients: Vec<Client>,
+    /// How many there are.
+    pub clients_total: usize,
+}
+
+/// A client that does not read.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Client {
+    /// The culprit's fd.
+    pub fd: u32,
+    /// The address.
+    pub peer: String,
+    /// Bytes on their way.
+    pub queued_bytes: u32,
+}
+
+/// A member of a chain.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Link {
+    /// The process.
+    pub pid: u32,
+    /// Its comm.
+    pub comm: String,
+    /// What it writes to, but for the last.
+    pub channel: Option<String>,
+}
+
+impl Stall {
+    /// Tells the pids of the chain, the writer's first.
+    pub fn chain_pids(&self) -> Vec<u32> {
+        self.chain.iter().map(|link| link.pid).collect()
+    }
+
+    /// Tells the pid of the culprit.
+    pub fn culprit_pid(&self) -> Option<u32> {
+        self.culprit.as_ref().map(|culprit| culprit.reader.pid)
+    }
+
+    /// Gives one of those who hold the reading end.
+    #[track_caller]
+    pub fn reader(&self, pid: u32) -> &Reader {
+        let readers = self.readers.as_deref().unwrap_or_default();
+        let found = readers.iter().find(|reader| reader.pid == pid);
+        found.unwrap_or_else(|| panic!("{pid} is not among the readers: {self:#?}"))
+    }
 }
 
 /// One event.
@@ -79,8 +158,12 @@ pub struct Event {
     pub detail: Option<String>,
     /// The signal of `kill.sent`.
     pub signal: Option<String>,
+    /// The share that the rule asks for, and what was measured of it.
+    pub stalled_share: Option<Share>,
     /// How long a kill took, for `kill.confirmed`.
     pub took_ms: Option<f64>,
+    /// How long it took from the rule's threshold on, for `kill.confirmed`.
+    pub since_threshold_ms: Option<f64>,
     /// The histogram in `agent.stopping`.
     pub blocked_seconds: Option<Histogram>,
     /// What was written, in `agent.stopping` where that was asked for.
@@ -128,6 +211,17 @@ pub struct Written {
     pub bytes: u64,
     /// How long the writes took.
     pub write_seconds: Histogram,
+}
+
+/// A share of the time.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Share {
+    /// What the rule asks for.
+    pub share: f64,
+    /// The window.
+    pub over_seconds: f64,
+    /// How much of it the writer was blocked, at least.
+    pub blocked: Option<f64>,
 }
 
 /// How often writers were blocked for how long.

@@ -182,15 +182,20 @@ pub fn strace() -> Result<PathBuf, String> {
     }
 }
 
+/// tmux, for programs that draw on a terminal.
+///
+/// # Errors
+/// Why not.
+pub fn tmux() -> Result<PathBuf, String> {
+    on_path("tmux")
+}
+
 /// A static ffmpeg that names its threads, from the Python package imageio-ffmpeg in the cache.
 ///
 /// # Errors
 /// Why not.
 pub fn modern_ffmpeg() -> Result<PathBuf, String> {
-    let cache = env::var_os("PIPESTALL_CACHE").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("XDG_CACHE_HOME")?).join("pipestall")));
-    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/pipestall")));
-    let dir = cache.ok_or("no cache directory is known")?.join("imageio-ffmpeg");
+    let dir = cached("imageio-ffmpeg")?;
     let found = find(&dir, &format!("ffmpeg-linux-{}", env::consts::ARCH), 3)
         .ok_or_else(|| format!("imageio-ffmpeg is not in {}", dir.display()))?;
     let mode = found
@@ -204,7 +209,45 @@ pub fn modern_ffmpeg() -> Result<PathBuf, String> {
     Ok(found)
 }
 
-fn on_path(name: &str) -> Result<PathBuf, String> {
+/// Alertmanager.
+///
+/// # Errors
+/// Why not.
+pub fn alertmanager() -> Result<PathBuf, String> {
+    on_path("prometheus-alertmanager").or_else(|why| on_path("alertmanager").map_err(|_| why))
+}
+
+/// Python, and the directory in the cache that has its package standardwebhooks.
+///
+/// # Errors
+/// Why not.
+pub fn standardwebhooks() -> Result<(PathBuf, PathBuf), String> {
+    let python = on_path("python3")?;
+    let dir = cached("standardwebhooks")?;
+    let mut trial = Command::new(&python);
+    trial
+        .env("PYTHONPATH", &dir)
+        .args(["-c", "import standardwebhooks"]);
+    if command::run(&mut trial, Duration::from_secs(30)).status.success() {
+        Ok((python, dir))
+    } else {
+        Err(format!("standardwebhooks is not in {}", dir.display()))
+    }
+}
+
+/// A directory in the cache, which need not be there.
+fn cached(name: &str) -> Result<PathBuf, String> {
+    let cache = env::var_os("PIPESTALL_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("XDG_CACHE_HOME")?).join("pipestall")));
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/pipestall")));
+    Ok(cache.ok_or("no cache directory is known")?.join(name))
+}
+
+/// A program on PATH.
+///
+/// # Errors
+/// It is not there.
+pub fn on_path(name: &str) -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut places = env::split_paths(&path).map(|dir| dir.join(name));
     places

@@ -1,5 +1,6 @@
 //! Places to put files: a directory of the test's own, and a file system that is full.
 
+use std::ffi::CStr;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -65,10 +66,15 @@ impl SmallDisk {
     /// Mounts it.
     #[expect(clippy::new_without_default, reason = "it mounts: a default does nothing")]
     pub fn new() -> Self {
+        Self::of(c"size=64k")
+    }
+
+    /// Mounts one of another size, as in `size=8m`.
+    pub fn of(size: &CStr) -> Self {
         let dir = Scratch::new();
         fs::create_dir(dir.path("disk")).expect("a mount point");
         let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-        mount("tmpfs", dir.path("disk"), "tmpfs", flags, Some(c"size=64k")).expect("a tmpfs");
+        mount("tmpfs", dir.path("disk"), "tmpfs", flags, Some(size)).expect("a tmpfs");
         Self { dir }
     }
 
@@ -80,14 +86,23 @@ impl SmallDisk {
     /// Fills it to the last byte.
     pub fn fill(&self) {
         let mut file = fs::File::create(self.path().join("ballast")).expect("the ballast");
-        // More than the disk holds, so the loop ends with its last byte.
-        for _ in 0..(128 << 10) {
-            if let Err(error) = file.write_all(b"x") {
-                assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
-                return;
-            }
+        // In pages and then in bytes, so that it ends with the disk's last byte.
+        for piece in [&[b'x'; 4096][..], b"x"] {
+            // More than the disk holds.
+            let full = (0..(64 << 10)).find_map(|_| file.write_all(piece).err());
+            let error = full.expect("the small disk takes everything");
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
         }
-        panic!("the small disk takes everything");
+    }
+
+    /// Makes the room again that [`Self::fill`] took.
+    pub fn clear(&self) {
+        fs::remove_file(self.path().join("ballast")).expect("the ballast");
+    }
+
+    /// Makes room again after [`Self::fill`].
+    pub fn free(&self) {
+        fs::remove_file(self.path().join("ballast")).expect("the ballast goes");
     }
 }
 

@@ -1,11 +1,13 @@
 //! Ages: true for what is older than the tool, reset by one byte, and by nothing else.
 
+use std::fs::File;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use tests::agent::Agent;
 use tests::config::Config;
-use tests::crowd::{Channel, Plan};
+use tests::crowd::{Channel, Crowd, Plan};
 use tests::order::{Exit, Order};
 use tests::ps::ps;
 use tests::scratch::Scratch;
@@ -99,33 +101,54 @@ fn a_rule_acts_on_a_stall_older_than_the_agent_by_its_true_age() {
     assert!(!proc::alive(stuck.pid));
 }
 
-/// A reader that has begun the first buffer may have done so long ago or just now: a slow
-/// viewer's channel looks the same.
+/// A reader that has begun the first buffer may have done so long ago or just now, and one that
+/// has freed a buffer may have woken another writer: a slow viewer's channel looks the same.
 #[test]
 fn a_rule_watches_for_all_of_its_time_what_the_channel_does_not_prove() {
-    const STALLED_FOR: Duration = Duration::from_secs(7);
     need!(need::bpf());
-    for channel in [Channel::Pipe, Channel::Unix] {
-        let scratch = Scratch::new();
-        let mut crowd = Plan::stuck(1).on(channel).start();
+    let begun = |crowd: &mut Crowd| -> Option<File> {
         let pid = crowd.writer();
         crowd.order(Order::Take { pid, bytes: 1 });
-        let config = Config::of(&crowd, &scratch).enforcing().stalled_for("7s");
-        wait::till(crowd.ready() + STALLED_FOR);
+        None
+    };
+    let shared = |crowd: &mut Crowd| -> Option<File> {
+        let path = proc::link(crowd.writer(), 1).expect("a named pipe");
+        Some(
+            File::options()
+                .write(true)
+                .open(path)
+                .expect("its reader is there"),
+        )
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Pipe, begun));
+        scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Unix, begun));
+        scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Fifo, shared));
+    });
+}
 
-        let mut agent = Agent::run(&config, &scratch);
-        let started = agent.started();
-        let sent = agent.await_event("kill.sent", |event| event.is_of(pid));
-        agent.stop();
+#[track_caller]
+fn assert_watched_for_all_of_its_time(channel: Channel, doubt: impl Fn(&mut Crowd) -> Option<File>) {
+    const STALLED_FOR: Duration = Duration::from_secs(7);
+    let scratch = Scratch::new();
+    let mut crowd = Plan::stuck(1).on(channel).start();
+    let pid = crowd.writer();
+    let _held = doubt(&mut crowd);
+    let config = Config::of(&crowd, &scratch).enforcing().stalled_for("7s");
+    wait::till(crowd.ready() + STALLED_FOR);
 
-        let watched = clock::lapse(started, sent.at).as_secs_f64();
-        assert!(
-            (7.0 - wait::late(0.2)..9.0).contains(&watched),
-            "{channel:?}: {watched}"
-        );
-        // It is said to be as old as the writer's last sleep is.
-        assert!(sent.age() >= 13.5, "{channel:?}: {}", sent.age());
-    }
+    let mut agent = Agent::run(&config, &scratch);
+    let started = agent.started();
+    let sent = agent.await_event("kill.sent", |event| event.is_of(pid));
+    agent.stop();
+
+    let watched = clock::lapse(started, sent.at).as_secs_f64();
+    assert!(
+        (7.0 - wait::late(0.2)..9.0).contains(&watched),
+        "{channel:?}: {watched}"
+    );
+    // It is said to be as old as the writer's last sleep is.
+    assert!(sent.age() >= 13.5, "{channel:?}: {}", sent.age());
 }
 
 #[test]

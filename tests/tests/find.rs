@@ -1,13 +1,15 @@
 //! What is found and what is not: real ffmpegs behind each kind of channel, under the default
 //! filter, and next to each stuck writer the ones that only look like it.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tests::crowd::{Channel, Plan};
+use tests::crowd::{Channel, Plan, WAYS_TO_WRITE};
 use tests::family::Family;
 use tests::ffmpeg::{self, Stuck};
 use tests::message::Stall;
@@ -109,14 +111,6 @@ fn a_writer_on_its_stderr_is_found_as_such() {
 #[test]
 fn a_writer_is_found_in_each_write_class_syscall() {
     need!(need::bpf());
-    let anywhere = ["write", "writev", "pwritev2", "splice", "sendfile"];
-    let on_pipes = anywhere
-        .iter()
-        .chain(&["tee", "vmsplice"])
-        .map(|how| (Channel::Pipe, *how));
-    let on_sockets = [
-        "write", "writev", "sendto", "sendmsg", "sendmmsg", "splice", "sendfile",
-    ];
     let comm = names::unique("wri");
     let plan = |channel, how| {
         Plan::stuck(1)
@@ -124,8 +118,8 @@ fn a_writer_is_found_in_each_write_class_syscall() {
             .writers_named(&comm)
             .writing(&["--how", how])
     };
-    let crowds: Vec<_> = on_pipes
-        .chain(on_sockets.map(|how| (Channel::Unix, how)))
+    let crowds: Vec<_> = WAYS_TO_WRITE
+        .into_iter()
         .map(|(channel, how)| (channel, how, plan(channel, how).start()))
         .collect();
 
@@ -169,6 +163,36 @@ fn a_filter_without_a_star_matches_the_whole_comm_only() {
 
     assert!(!by_start.has(crowd.writer()));
     assert!(by_prefix.has(crowd.writer()));
+}
+
+#[test]
+fn a_datagram_to_another_than_the_sockets_peer_is_not_reported() {
+    need!(need::bpf());
+    let scratch = Scratch::new();
+    let comm = names::unique("dgr");
+    let bind = |name| UnixDatagram::bind(scratch.path(name)).expect("a bound socket");
+    let (peer, _other) = (bind("peer"), bind("other"));
+    let writer = |to: &[&str]| {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.connect(scratch.path("peer")).expect("its peer is there");
+        let mut command = Command::new(binary::stuck());
+        command.args(["write", "--name", &comm, "--how", "sendto", "--chunk", "100"]);
+        let family = Family::start(command.args(to).stdout(OwnedFd::from(socket)));
+        proc::await_blocked_write(family.pid());
+        family
+    };
+    // It waits for the other's queue, and its peer's has nothing to do with that.
+    let to_other = writer(&["--to", &scratch.path("other").to_string_lossy()]);
+    let to_peer = writer(&[]);
+
+    let look = ps(&["--min", "0s", "--comm", &comm]);
+
+    assert!(
+        look.has(to_peer.pid()),
+        "the one beside it, that waits for its peer, is"
+    );
+    assert!(!look.has(to_other.pid()), "nothing shows whether the other reads");
+    drop(peer);
 }
 
 #[test]

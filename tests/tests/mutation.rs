@@ -93,12 +93,11 @@ fn begun(mut crowd: Crowd) -> Crowd {
 }
 
 fn options(btf: &Path, comm: &str, tracer: Option<Tracer>) -> Options {
+    let filter = CommFilter::parse([comm]).unwrap_or_else(|(_, error)| panic!("{comm}: {error:?}"));
     Options {
         btf: btf.to_owned(),
-        filter: CommFilter::parse([comm]).unwrap_or_else(|(_, error)| panic!("{comm}: {error:?}")),
-        kernel_log: false,
         tracer,
-        trace_writes: false,
+        ..Options::new(filter)
     }
 }
 

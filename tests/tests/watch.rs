@@ -78,6 +78,23 @@ fn a_stall_ends_at_once_when_its_writer_leaves_or_exits() {
 }
 
 #[test]
+fn the_kernel_side_tells_what_it_sees_where_it_is_asked_to() {
+    need!(need::bpf());
+    for (asked, option) in [(true, &["--kernel-log"][..]), (false, &[])] {
+        let plan = Plan::stuck(1);
+        let arguments = [&["--min", "1s", "--comm", plan.writer_name()], option].concat();
+        let mut watch = Agent::watch(&arguments);
+
+        let crowd = plan.start();
+        watch.await_event("stall.detected", |event| event.is_of(crowd.writer()));
+
+        let line = format!("kernel: {} blocked", crowd.writer());
+        assert_eq!(watch.stderr().contains(&line), asked, "{:?}", watch.stderr());
+        watch.stop();
+    }
+}
+
+#[test]
 fn events_are_numbered_in_order_and_begin_and_end_with_the_agents_own() {
     need!(need::bpf());
     let crowd = Plan::stuck(5).start();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tests::crowd::{Channel, Plan};
+use tests::crowd::{Channel, Plan, WAYS_TO_WRITE};
 use tests::family::Family;
 use tests::order::{Exit, Order};
 use tests::scratch::Scratch;
@@ -32,15 +32,7 @@ fn a_writer_blocks_on_each_kind_of_channel_under_its_own_name() {
 
 #[test]
 fn a_writer_blocks_in_each_write_class_syscall() {
-    let anywhere = ["write", "writev", "pwritev2", "splice", "sendfile"];
-    let on_pipes = anywhere
-        .iter()
-        .chain(&["tee", "vmsplice"])
-        .map(|how| (Channel::Pipe, *how));
-    let on_sockets = [
-        "write", "writev", "sendto", "sendmsg", "sendmmsg", "splice", "sendfile",
-    ];
-    for (channel, how) in on_pipes.chain(on_sockets.map(|how| (Channel::Unix, how))) {
+    for (channel, how) in WAYS_TO_WRITE {
         let crowd = Plan::stuck(1).on(channel).writing(&["--how", how]).start();
 
         let (write, _) = proc::await_blocked_write(crowd.writer());

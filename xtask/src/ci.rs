@@ -4,7 +4,10 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 
-use crate::{setup, shell, test};
+use crate::{fuzz, setup, shell, test};
+
+/// For each target.
+const FUZZ_SECONDS: u32 = 30;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
@@ -28,6 +31,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     report.step("test", || {
         totals = test::run(&[])?;
         ensure!(totals.succeeded(), "see above");
+        Ok("ok")
+    });
+    report.step("fuzz", || {
+        fuzz::run(FUZZ_SECONDS)?;
         Ok("ok")
     });
     report.print();

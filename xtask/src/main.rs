@@ -5,7 +5,10 @@
 mod bench;
 mod build;
 mod ci;
+mod deb;
 mod demo;
+mod fuzz;
+mod screenshot;
 mod setup;
 mod shell;
 mod test;
@@ -26,7 +29,7 @@ enum Task {
     /// Finds or installs what the kernel programs are built with
     #[command(after_help = ABOUT_SETUP)]
     Setup {
-        /// Also what only the tests use: ffmpeg, node, strace, python3, imageio-ffmpeg
+        /// Also what only the tests use: ffmpeg, node, strace, python3, prometheus, imageio-ffmpeg
         #[arg(long)]
         tests: bool,
     },
@@ -69,7 +72,24 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Does what CI does: format, lints, licences, tests
+    /// Takes the README's picture of `pipestall top` anew, from the running program
+    Screenshot,
+    /// Has the agent work for ten minutes, and sees that what it occupies does not grow
+    Soak {
+        /// For one minute
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Builds the Debian package: the program, its unit, a configuration in dry-run, the manual
+    Deb,
+    /// Fuzzes configurations and recordings, guided by coverage, for a bounded time
+    #[command(after_help = ABOUT_FUZZ)]
+    Fuzz {
+        /// How long for each of the two, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Does what CI does: format, lints, licences, tests, fuzzing
     Ci,
     /// Writes to stdout for ever: the demo's stand-in for ffmpeg
     #[command(hide = true)]
@@ -113,6 +133,11 @@ no root. KVM is used if a guest boots with it, else everything is emulated.
 
 Example: cargo xtask vm --kernel 6.1 --tracer sched --test ages";
 
+const ABOUT_FUZZ: &str = "\
+libFuzzer, on the stable toolchain and without a sanitizer; takes a C++ compiler.
+It begins with the test fixtures, and keeps what it finds in target/fuzz/corpus.
+An input that fails is left in fuzz/crashes, to be committed with what mends it.";
+
 fn main() -> ExitCode {
     match perform(Task::parse()) {
         Ok(code) => code,
@@ -144,6 +169,14 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
         Task::Vm(args) => return Ok(vm::run(&args)?.report()),
         Task::Bench { args } => bench::run(&args)?,
+        Task::Fuzz { seconds } => fuzz::run(seconds)?,
+        Task::Screenshot => screenshot::run()?,
+        Task::Soak { quick } => {
+            let quick = quick.then(|| "--quick".to_owned());
+            let soak = ["--only", "soak"].map(str::to_owned);
+            bench::run(&soak.into_iter().chain(quick).collect::<Vec<_>>())?;
+        }
+        Task::Deb => deb::run()?,
         Task::Ci => return ci::run(),
         Task::WriteForever => demo::write_forever(),
     }

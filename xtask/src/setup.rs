@@ -11,14 +11,19 @@ use crate::shell;
 use crate::toolchain::{self, DEBIAN_PACKAGES, LINKED_TOOLCHAIN, LINKER_VERSION, on_path};
 
 /// Programs that only tests run, and Debian's packages of them.
-const TEST_PROGRAMS: [(&str, &str); 4] = [
+const TEST_PROGRAMS: [(&str, &str); 6] = [
     ("ffmpeg", "ffmpeg"),
     ("node", "nodejs"),
     ("strace", "strace"),
     ("python3", "python3"),
+    ("promtool", "prometheus"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
 ];
 /// A wheel with a static ffmpeg of the newest kind, which names its threads.
 const MODERN_FFMPEG: &str = "imageio-ffmpeg";
+
+/// Another implementation of what signs webhooks.
+const VERIFIER: &str = "standardwebhooks";
 
 /// Makes sure that the kernel programs can be built here, and says with what.
 pub(crate) fn toolchain() -> Result<()> {
@@ -58,6 +63,10 @@ pub(crate) fn test_tools() {
     if let Err(error) = modern_ffmpeg() {
         eprintln!("setup: {error:#}");
         missing.push(MODERN_FFMPEG);
+    }
+    if let Err(error) = verifier() {
+        eprintln!("setup: {error:#}");
+        missing.push(VERIFIER);
     }
     if missing.is_empty() {
         eprintln!("setup: the tests have all they use");
@@ -132,10 +141,7 @@ fn modern_ffmpeg() -> Result<()> {
     }
     eprintln!("setup: downloading {MODERN_FFMPEG} into {}", home.display());
     fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-    let pip = || Command::new("python3").args(["-m", "pip", "--version"]).output();
-    if !pip().is_ok_and(|output| output.status.success()) {
-        attempt(apt_install(&["python3-pip"]));
-    }
+    pip();
 
     // Unpacked aside and moved at the end, so that what is found in its place is whole.
     let work = tempfile::tempdir_in(&home)?;
@@ -156,6 +162,33 @@ fn modern_ffmpeg() -> Result<()> {
     fs::set_permissions(&ffmpeg, fs::Permissions::from_mode(0o755))?;
     fs::rename(work.path().join("imageio_ffmpeg"), home.join("imageio_ffmpeg"))?;
     Ok(())
+}
+
+/// Installs the Python package into the cache directory, unless that has been done.
+fn verifier() -> Result<()> {
+    let home = cache_dir()?.join(VERIFIER);
+    if home.join(VERIFIER).is_dir() {
+        return Ok(());
+    }
+    eprintln!("setup: installing {VERIFIER} into {}", home.display());
+    pip();
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--root-user-action=ignore",
+        "--target",
+    ];
+    shell::run(Command::new("python3").args(install).arg(home).arg(VERIFIER))
+}
+
+/// Gets pip, where it is missing and can be had.
+fn pip() {
+    let pip = Command::new("python3").args(["-m", "pip", "--version"]).output();
+    if !pip.is_ok_and(|output| output.status.success()) {
+        attempt(apt_install(&["python3-pip"]));
+    }
 }
 
 fn first_file(dir: &Path, prefix: &str) -> Result<PathBuf> {

@@ -52,6 +52,10 @@ pub(crate) static SELF_TGID: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static ADOPT: Global<u64> = Global::new(0);
 
+/// Non-zero where blocked time is counted across writes.
+#[unsafe(no_mangle)]
+pub(crate) static COUNT_BLOCKED: Global<u64> = Global::new(0);
+
 /// A stall that lasted this long, in nanoseconds, is reported when its writer wakes.
 #[unsafe(no_mangle)]
 pub(crate) static NOTIFY_AFTER_NS: Global<u64> = Global::new(u64::MAX);

@@ -3,9 +3,10 @@
 //! - the tracer, on every context switch and on exits, keeps for each blocked
 //!   writer how long its stay in the write has lasted (`tracer`);
 //! - the scanner walks all tasks when userspace reads it, and emits the writers
-//!   that are blocked at that moment (`scanner`).
+//!   that are blocked at that moment (`scanner`);
+//! - a walk over all open files, for whoever asks who reads (`files`).
 //!
-//! Both ask `output` the one question that matters: is this sleeping task in a
+//! The first two ask `output` the one question that matters: is this sleeping task in a
 //! write to a channel, and where does the channel's reader stand? Nothing here
 //! waits or allocates.
 //!
@@ -17,6 +18,7 @@
 #![allow(internal_features, reason = "BPF's atomic add has no stable spelling")]
 #![feature(asm_experimental_arch)]
 
+mod files;
 mod layout;
 mod output;
 mod scanner;
@@ -82,7 +84,7 @@ fn prev_state(ctx: &BtfTracePointContext) -> TaskState {
 /// `sched_process_exit(task, …)` (include/trace/events/sched.h): every thread passes here.
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-    if tracer::follows_any() {
+    if tracer::follows_any() || tracer::counts_blocked() {
         tracer::exit(&ctx, Task::new(ctx.arg(0)));
     }
     0
@@ -93,6 +95,14 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 #[unsafe(link_section = "iter/task")]
 fn scan(ctx: *mut scanner::IterTask) -> i32 {
     scanner::visit(ctx);
+    0
+}
+
+/// The iterator over open files (kernel/bpf/task_iter.c), which visits threads that share theirs once.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+fn walk_files(ctx: *mut files::IterFile) -> i32 {
+    files::visit(ctx);
     0
 }
 

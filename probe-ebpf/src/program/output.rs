@@ -13,9 +13,9 @@ use crate::{
 /// `FMODE_WRITE` (include/linux/fs.h)
 const FMODE_WRITE: u32 = 2;
 /// The file-type bits of `i_mode`, and two of their values (include/uapi/linux/stat.h).
-const S_IFMT: u16 = 0o170_000;
-const S_IFIFO: u16 = 0o010_000;
-const S_IFSOCK: u16 = 0o140_000;
+pub(crate) const S_IFMT: u16 = 0o170_000;
+pub(crate) const S_IFIFO: u16 = 0o010_000;
+pub(crate) const S_IFSOCK: u16 = 0o140_000;
 
 /// Most slots of a pipe whose bytes are summed up: a ring of 1 MiB, the limit for ordinary users.
 const MAX_SLOTS: u32 = 256;
@@ -79,6 +79,8 @@ struct Ring {
     tail: u32,
     size: u32,
     bufs: u64,
+    /// How often it is open for writing.
+    writers: u32,
 }
 
 /// The writer's end of a pair of unix sockets.
@@ -160,15 +162,16 @@ impl Output {
     /// Whether the channel shows by itself that nothing was taken since a writer that has not
     /// run since went to sleep.
     ///
-    /// A pipe's reader wakes the writer with each buffer that it frees, and leaves its mark
-    /// in one that it has begun. A socket's writer sleeps on, but the queue then holds less
+    /// A pipe's reader wakes a writer with each buffer that it frees, and leaves its mark
+    /// in one that it has begun; had it woken another writer, that would have filled the
+    /// buffer, so there must not be one. A socket's writer sleeps on, but the queue then holds less
     /// than what made it sleep.
     #[inline(always)]
     pub(crate) fn is_untouched(&self, token: DrainToken) -> bool {
         let DrainToken([_, second]) = token;
         match &self.end {
             // The upper half is the tail buffer's offset.
-            End::Pipe(_) => second >> 32 == 0,
+            End::Pipe(ring) => second >> 32 == 0 && ring.writers == 1,
             End::Unix(socket) => second == 0 && socket.queued >= socket.sndbuf,
         }
     }
@@ -221,7 +224,7 @@ impl Ring {
     /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
     #[inline(always)]
     fn full(pipe: u64) -> Result<Self, Skip> {
-        let [head, tail, max_usage, size, bufs] = peek_fields::<12, 5>(
+        let [head, tail, max_usage, size, bufs, writers] = peek_fields::<12, 6>(
             pipe,
             [
                 &layout::PIPE_HEAD,
@@ -229,6 +232,7 @@ impl Ring {
                 &layout::PIPE_MAX_USAGE,
                 &layout::PIPE_RING_SIZE,
                 &layout::PIPE_BUFS,
+                &layout::PIPE_WRITERS,
             ],
         )?;
         let (head, tail, size) = (head as u32, tail as u32, size as u32);
@@ -240,6 +244,7 @@ impl Ring {
             tail,
             size,
             bufs,
+            writers: writers as u32,
         })
     }
 
@@ -326,7 +331,7 @@ pub(crate) fn identity(file: u64) -> Result<(ChannelKind, u64, u32), Skip> {
     Ok((kind, number, dev as u32))
 }
 
-const fn pipe_kind(magic: u64) -> ChannelKind {
+pub(crate) const fn pipe_kind(magic: u64) -> ChannelKind {
     if magic == PIPEFS_MAGIC {
         ChannelKind::Pipe
     } else {

@@ -10,7 +10,7 @@ use crate::{
     layout::{self, typed},
     output::{Output, Skip},
     task::Task,
-    tracer,
+    tracer::{self, Count},
 };
 
 /// `struct bpf_iter__task` (kernel/bpf/task_iter.c): two pointers on every kernel.
@@ -49,8 +49,9 @@ pub(crate) fn visit(ctx: *const IterTask) {
     }
 }
 
+/// What opens each walk.
 #[inline(always)]
-fn header() -> ScanHeader {
+pub(crate) fn header() -> ScanHeader {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     ScanHeader {
@@ -71,9 +72,15 @@ fn describe(task: Task) -> Result<Writer, Skip> {
     let now = unsafe { bpf_ktime_get_ns() };
     let pid = task.pid();
     let (mut entered, mut token_since) = (0, 0);
+    let mut count = Count::default();
     if layout::ADOPT.load() != 0 {
         match tracer::known(task, &output, token, now) {
-            Some(known) => (entered, token_since) = known,
+            Some(known) => {
+                (entered, token_since) = known;
+                if tracer::counts_blocked() {
+                    count = tracer::blocked_time(pid, now).unwrap_or_default();
+                }
+            }
             None => tracer::adopt(task, &output, token, now),
         }
     }
@@ -91,6 +98,8 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         token,
         inode: output.number,
         queued: output.queued(token)?,
+        counted_since: count.since,
+        blocked_ns: count.blocked,
         dev: output.dev,
         uid: task.uid(),
         fd: output.call.fd,
@@ -107,7 +116,7 @@ fn describe(task: Task) -> Result<Writer, Skip> {
 
 /// Appends a record. On a full buffer the kernel shows the same task again at the next read.
 #[inline(always)]
-fn emit<T>(meta: *const u8, record: &T) {
+pub(crate) fn emit<T>(meta: *const u8, record: &T) {
     // SAFETY: `meta` is the context's, whose first field is the typed `seq_file`; the record
     // is plain bytes without padding, as the ABI's size assertions show.
     unsafe {

@@ -170,6 +170,12 @@ impl Task {
         self.0.read(&layout::TASK_SLEEPS)
     }
 
+    /// Whether the process has called `exec` since it was forked; ask the leader.
+    #[inline(always)]
+    pub(crate) fn has_execed(self) -> bool {
+        self.exec_id() != self.0.read::<u32>(&layout::TASK_PARENT_EXEC_ID)
+    }
+
     #[inline(always)]
     pub(crate) fn uid(self) -> u32 {
         let cred = self.0.follow(&layout::TASK_CRED);
@@ -236,18 +242,28 @@ impl Task {
         }
     }
 
-    /// The task's descriptor table: (`struct file **`, its length).
+    /// The task's descriptor table.
     #[inline(always)]
-    pub(crate) fn descriptors(self) -> Option<(u64, u32)> {
+    fn descriptor_table(self) -> Option<Pointer> {
         let files = self.0.follow(&layout::TASK_FILES);
         if files.at.is_null() {
             return None;
         }
         let table = files.follow(&layout::FILES_FDT);
-        if table.at.is_null() {
-            return None;
-        }
+        (!table.at.is_null()).then_some(table)
+    }
+
+    /// What the descriptors stand for: (`struct file **`, its length).
+    #[inline(always)]
+    pub(crate) fn descriptors(self) -> Option<(u64, u32)> {
+        let table = self.descriptor_table()?;
         Some((table.read(&layout::FDT_FD), table.read(&layout::FDT_MAX)))
+    }
+
+    /// The address of the bits that say which descriptors an exec closes.
+    #[inline(always)]
+    pub(crate) fn close_on_exec(self) -> Option<u64> {
+        Some(self.descriptor_table()?.read(&layout::FDT_CLOSE_ON_EXEC))
     }
 }
 

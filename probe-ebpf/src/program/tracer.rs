@@ -3,7 +3,8 @@
 //! For each one it keeps when the stay in the write began and since when the
 //! drain token is what it is. An entry lives from the first sleep in a write
 //! until the thread sleeps in something else, or exits; wake-ups in between
-//! (signals, tracers, spurious ones) change nothing that counts.
+//! (signals, tracers, spurious ones) change nothing that counts. How long the thread was
+//! blocked on the channel in all outlives the entry, where that is asked for.
 //!
 //! Functions show less than sleeps: nothing is seen of what a reader takes in the middle of a
 //! call. Where the token is not what it was when the call began, the scanner says of the writer
@@ -14,7 +15,7 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use aya_log_ebpf::debug;
 use probe_ebpf::{
@@ -23,7 +24,7 @@ use probe_ebpf::{
 };
 
 use crate::{
-    layout::{self, NOTIFY_AFTER_NS, peek},
+    layout::{self, COUNT_BLOCKED, NOTIFY_AFTER_NS, peek},
     output::{Output, Skip},
     task::{Call, Task, TaskState},
     written,
@@ -39,6 +40,34 @@ enum Phase {
     Held,
     /// On a CPU, or waiting for one, since `Entry::since`.
     Awake,
+}
+
+/// How long a thread has been blocked on a channel, in nanoseconds, since a moment of
+/// `CLOCK_MONOTONIC`; whatever it did in between, it is one count.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Count {
+    pub(crate) since: u64,
+    pub(crate) blocked: u64,
+}
+
+impl Count {
+    const fn from(now: u64) -> Self {
+        Self {
+            since: now,
+            blocked: 0,
+        }
+    }
+}
+
+/// What is kept of a thread that is not in a write: see [`Entry`] for the fields.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Past {
+    inode: u64,
+    start: u64,
+    exec: u64,
+    count: Count,
 }
 
 /// What is known of a followed thread. Times are `CLOCK_MONOTONIC`, in nanoseconds.
@@ -63,10 +92,16 @@ pub(crate) struct Entry {
     /// How often the thread had gone to sleep when its call of a function began.
     sleeps: u64,
     phase: Phase,
+    /// Intervals that are over.
+    count: Count,
 }
 
 #[map]
 static TRACKED: HashMap<u32, Entry> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// Threads that may come back to their channel. One that is pushed out is counted anew.
+#[map]
+static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(MAX_TRACKED, 0);
 
 /// Blocked intervals by [`histogram::slot`].
 #[map]
@@ -100,6 +135,12 @@ pub(crate) fn follows_any() -> bool {
     unsafe { (&raw const FOLLOWED).read_volatile() != 0 }
 }
 
+/// Whether blocked time is counted across writes.
+#[inline(always)]
+pub(crate) fn counts_blocked() -> bool {
+    COUNT_BLOCKED.load() != 0
+}
+
 /// A watched task goes to sleep of its own accord, or is stopped.
 #[inline(always)]
 pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) {
@@ -118,7 +159,7 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
         Err(Skip::NotFull) => progressed(task.pid()),
         Err(Skip::Fault) => {}
         Err(skip) => {
-            if follows_any() && forget(task.pid()) {
+            if follows_any() && leave(task.pid()) {
                 debug!(ctx, "{} left its write: {}", task.pid(), skip.as_str());
             }
         }
@@ -154,12 +195,16 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
     // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
     let entry = unsafe { &mut *entry };
     let now = now();
-    match entry.phase {
-        Phase::Awake => return,
-        Phase::Held => {}
-        Phase::Blocked => count_interval(now.saturating_sub(entry.since)),
+    let was = entry.phase;
+    if was == Phase::Awake {
+        return;
     }
-    entry.phase = Phase::Awake;
+    entry.set_phase(Phase::Awake);
+    if was == Phase::Blocked {
+        let interval = now.saturating_sub(entry.since);
+        count_interval(interval);
+        entry.add(interval);
+    }
     entry.since = now;
     if now.saturating_sub(entry.token_since) >= NOTIFY_AFTER_NS.load() {
         note(KIND_WOKE, task, now);
@@ -192,7 +237,22 @@ impl Entry {
             since: now,
             sleeps: 0,
             phase: Phase::Blocked,
+            count: Count::from(now),
         }
+    }
+
+    /// In this order for [`blocked_time`]: an interval that is over is never counted twice.
+    #[inline(always)]
+    fn set_phase(&mut self, phase: Phase) {
+        // SAFETY: a field of a live value.
+        unsafe { (&raw mut self.phase).write_volatile(phase) };
+    }
+
+    #[inline(always)]
+    fn add(&mut self, interval: u64) {
+        let blocked = &raw mut self.count.blocked;
+        // SAFETY: a field of a live value.
+        unsafe { blocked.write_volatile(blocked.read_volatile().wrapping_add(interval)) };
     }
 
     /// Whether the entry is about this thread of this program on this channel.
@@ -216,7 +276,11 @@ impl Entry {
 /// A thread exits.
 #[inline(always)]
 pub(crate) fn exit<C: EbpfContext>(ctx: &C, task: Task) {
-    if forget(task.pid()) {
+    let pid = task.pid();
+    if counts_blocked() {
+        let _ = PAST.remove(pid);
+    }
+    if forget(pid) {
         note(KIND_EXITED, task, now());
         debug!(ctx, "{} exited", task.pid());
     }
@@ -253,6 +317,66 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     } else {
         (entry.entered, entry.token_since)
     })
+}
+
+/// How long a thread that is blocked has been so; nothing if it is about to wake up.
+#[inline(always)]
+pub(crate) fn blocked_time(pid: u32, now: u64) -> Option<Count> {
+    let entry = TRACKED.get_ptr(pid)?;
+    // SAFETY: a non-null map value, of which its thread's CPU may change fields meanwhile; each
+    // is an aligned word, and the phase is compared as a number.
+    let (before, phase, since, start, after) = unsafe {
+        let blocked = &raw const (*entry).count.blocked;
+        (
+            blocked.read_volatile(),
+            (&raw const (*entry).phase).cast::<u64>().read_volatile(),
+            (&raw const (*entry).since).read_volatile(),
+            (&raw const (*entry).count.since).read_volatile(),
+            blocked.read_volatile(),
+        )
+    };
+    (phase == Phase::Blocked as u64 && before == after).then(|| Count {
+        since: start,
+        blocked: before.wrapping_add(now.saturating_sub(since)),
+    })
+}
+
+/// What was counted before of a thread that is back on its channel.
+#[inline(always)]
+fn recall(task: Task, inode: u64, now: u64) -> Count {
+    if counts_blocked() {
+        // SAFETY: only the thread's own switches, and its exit, write to its value.
+        if let Some(past) = unsafe { PAST.get(task.pid()) } {
+            let leader = task.leader();
+            let is_same = past.inode == inode
+                && past.start == leader.start()
+                && past.exec == u64::from(leader.exec_id());
+            if is_same {
+                return past.count;
+            }
+        }
+    }
+    Count::from(now)
+}
+
+/// A thread sleeps in something else than its write.
+#[inline(always)]
+fn leave(pid: u32) -> bool {
+    if counts_blocked()
+        && let Some(entry) = TRACKED.get_ptr(pid)
+    {
+        // SAFETY: a non-null map value; only the CPU that runs or switches the task writes to it.
+        let entry = unsafe { &*entry };
+        let past = Past {
+            inode: entry.inode,
+            start: entry.start,
+            exec: entry.exec,
+            count: entry.count,
+        };
+        // Without it, the thread is counted anew when it comes back.
+        let _ = PAST.insert(pid, past, 0);
+    }
+    forget(pid)
 }
 
 /// Follows a writer that a scan found asleep since before the tracer could see it.
@@ -321,7 +445,7 @@ pub(crate) fn returns<C: EbpfContext>(ctx: &C, written: i64) {
         // There was room. A call that a signal ends returns an error, unless it got on before.
         entry.look(EMPTY, 0, now);
     }
-    entry.phase = Phase::Awake;
+    entry.set_phase(Phase::Awake);
     entry.since = now;
 }
 
@@ -347,7 +471,9 @@ fn behind(file: u64) -> Result<Sample, Skip> {
 fn blocked<C: EbpfContext>(ctx: &C, task: Task, inode: u64, token: DrainToken, weight: u64) {
     let (now, pid) = (now(), task.pid());
     let Some(entry) = TRACKED.get_ptr_mut(pid) else {
-        insert(pid, &Entry::new(task, inode, token, weight, now, now));
+        let new = Entry::new(task, inode, token, weight, now, now);
+        let count = recall(task, inode, now);
+        insert(pid, &Entry { count, ..new });
         debug!(ctx, "{} blocked", pid);
         return;
     };
@@ -355,14 +481,17 @@ fn blocked<C: EbpfContext>(ctx: &C, task: Task, inode: u64, token: DrainToken, w
     // the scanner, to a task that sleeps.
     let entry = unsafe { &mut *entry };
     let away = entry.phase == Phase::Awake && now.saturating_sub(entry.since) > RESUME_WINDOW_NS;
-    if away || !entry.is_of(task, inode) {
-        *entry = Entry::new(task, inode, token, weight, now, now);
+    let is_same = entry.is_of(task, inode);
+    if away || !is_same {
+        let new = Entry::new(task, inode, token, weight, now, now);
+        let count = if is_same { entry.count } else { new.count };
+        *entry = Entry { count, ..new };
         debug!(ctx, "{} blocked anew", pid);
         return;
     }
     entry.look(token, weight, now);
     entry.since = now;
-    entry.phase = Phase::Blocked;
+    entry.set_phase(Phase::Blocked);
 }
 
 /// The channel of a followed thread has room.

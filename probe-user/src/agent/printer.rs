@@ -6,10 +6,15 @@
 
 use std::{
     io::{self, Write as _},
-    sync::mpsc::{self, Receiver, SyncSender, TrySendError},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
     thread,
     time::Duration,
 };
+
+use tokio::sync::Notify;
 
 use crate::event::Event;
 
@@ -33,6 +38,7 @@ pub struct Printer {
     lines: SyncSender<String>,
     /// Why the thread stopped, if a write failed; its end is dropped when it stops.
     done: Receiver<io::Error>,
+    failure: Arc<Notify>,
     lost: u64,
 }
 
@@ -42,11 +48,14 @@ impl Printer {
     pub fn start(format: Format) -> Self {
         let (lines, queue) = mpsc::sync_channel::<String>(QUEUE);
         let (finished, done) = mpsc::channel();
+        let failure = Arc::new(Notify::new());
+        let failed = Arc::clone(&failure);
         thread::spawn(move || {
             let mut out = std::io::stdout().lock();
             for line in queue {
                 if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
                     let _ = finished.send(error);
+                    failed.notify_one();
                     break;
                 }
             }
@@ -55,6 +64,7 @@ impl Printer {
             format,
             lines,
             done,
+            failure,
             lost: 0,
         }
     }
@@ -74,11 +84,27 @@ impl Printer {
                 self.lost += 1;
                 Ok(())
             }
-            Err(TrySendError::Disconnected(_)) => Err(self
-                .done
-                .try_recv()
-                .unwrap_or_else(|_| io::ErrorKind::BrokenPipe.into())),
+            Err(TrySendError::Disconnected(_)) => Err(self.error()),
         }
+    }
+
+    /// Waits until standard output cannot be written to any more; [`Self::error`] then says why.
+    pub async fn failed(&self) {
+        self.failure.notified().await;
+    }
+
+    /// Why standard output cannot be written to any more.
+    #[must_use]
+    pub fn error(&self) -> io::Error {
+        self.done
+            .try_recv()
+            .unwrap_or_else(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// How many events did not fit the queue.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Prints what is queued, within reason; returns how many events did not fit the queue.

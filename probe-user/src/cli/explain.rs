@@ -19,7 +19,7 @@ use crate::{
         report::Skipped,
         rule::{Action, Mode, Rule},
     },
-    event::StallView,
+    event::{ShareView, StallView},
     probe::process::{Known, Reader, comm_bytes},
 };
 
@@ -71,7 +71,7 @@ impl Process {
 
     fn subject<'a>(&'a self, facts: &'a Facts) -> Subject<'a> {
         match self {
-            Self::Writing(stall, _) => Subject::writing(&stall.last, facts),
+            Self::Writing(stall, _) => Subject::stalled(stall, facts),
             Self::Other(known) => Subject {
                 pid: known.process.tgid,
                 comm: &known.comm,
@@ -79,6 +79,7 @@ impl Process {
                 at: clock::now(),
                 facts,
                 write: None,
+                cause: None,
             },
         }
     }
@@ -215,16 +216,22 @@ fn conclusion(config: &Config, subject: Subject<'_>, explanation: &Explanation<'
     } = decision;
     let condition = if *certain { "" } else { "if it matches, " };
     let what = what(rule, decision.verdict, explanation.protected.as_deref());
-    let when = match due {
-        None => format!("once it is stalled for {}", text::age(rule.stalled_for)),
+    let share = rule.stalled_share.map(|share| {
+        format!("once it has been blocked for over {share}, which only a running agent can tell")
+    });
+    let by_age = match due {
+        None => rule
+            .stalled_for
+            .map(|age| format!("once it is stalled for {}", text::age(age))),
         Some(due) if *due <= subject.at => {
-            "at once, by an agent that has watched the stall for long enough".to_owned()
+            Some("at once, by an agent that has watched the stall for long enough".to_owned())
         }
-        Some(due) => format!(
+        Some(due) => Some(format!(
             "in {}, if nothing moves until then",
             text::age(due.since(subject.at))
-        ),
+        )),
     };
+    let when = by_age.into_iter().chain(share).collect::<Vec<_>>().join(", or ");
     let age = rule.matches.min_process_age.filter(|_| due.is_none());
     let age = age.map_or(String::new(), |age| {
         format!(" and the process is {} old", text::age(age))
@@ -318,7 +325,9 @@ struct DecisionView<'a> {
     rule: &'a str,
     action: &'static str,
     mode: &'static str,
-    stalled_for_seconds: f64,
+    stalled_for_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled_share: Option<ShareView>,
     certain: bool,
     /// What becomes of the action: `done`, or `skipped` with a reason.
     outcome: &'static str,
@@ -369,7 +378,8 @@ impl<'a> DecisionView<'a> {
             rule: &rule.name,
             action: rule.action.as_str(),
             mode: rule.mode.as_str(),
-            stalled_for_seconds: clock::seconds(rule.stalled_for),
+            stalled_for_seconds: rule.stalled_for.map(clock::seconds),
+            stalled_share: rule.stalled_share.map(|limit| ShareView::new(limit, None)),
             certain: decision.certain,
             outcome,
             reason,

@@ -57,10 +57,8 @@ impl KernelArgs {
     pub fn options(&self, filter: CommFilter) -> Options {
         Options {
             btf: self.btf.clone(),
-            filter,
             kernel_log: self.kernel_log,
-            tracer: None,
-            trace_writes: false,
+            ..Options::new(filter)
         }
     }
 }

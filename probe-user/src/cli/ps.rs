@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, io::IsTerminal as _, sync::Arc, thread, time::Duration};
 
+mod tree;
+
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
@@ -16,7 +18,9 @@ use crate::{
     clock,
     config::Config,
     core::{
+        chain,
         model::{Bound, Facts, Look, Stall, channel_name},
+        reader::State,
         tracker::Tracker,
     },
     event::StallView,
@@ -24,6 +28,7 @@ use crate::{
         fallback,
         kernel::{Kernel, ProbeError},
         process::Reader,
+        readers::{OpenFiles, People},
     },
 };
 
@@ -38,6 +43,9 @@ pub struct Args {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Draw who waits for whom: each culprit, and the writers behind it
+    #[arg(long, conflicts_with = "json")]
+    tree: bool,
     /// Leave out writers that have been blocked for less
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = duration)]
     min: Duration,
@@ -54,6 +62,9 @@ pub struct Args {
     rules: explain::Rules,
 }
 
+/// What is said of nothing.
+const NONE: &str = "No stalled writers. (--all looks at every command, --min 0s at every age.)\n";
+
 /// How the looks are taken.
 enum Eyes {
     Kernel(Box<Kernel>),
@@ -66,6 +77,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let rows = stalls(args, &args.commands.filter()?)?;
         return if args.json {
             print_json(&rows)
+        } else if args.tree {
+            super::print(&tree::draw(&rows))
         } else {
             print_table(&rows)
         };
@@ -126,6 +139,20 @@ fn stalls(args: &Args, filter: &CommFilter) -> Result<Vec<Stall>> {
         let read = || Arc::new(reader.facts(process).unwrap_or_default());
         stall.facts = Some(Arc::clone(known.entry(process).or_insert_with(read)));
     }
+    let channels: Vec<_> = rows.iter().map(|stall| stall.last.channel).collect();
+    if !channels.is_empty() {
+        let files = match &mut eyes {
+            Eyes::Kernel(kernel) => kernel.open_files()?,
+            Eyes::Proc => OpenFiles::from_proc(),
+        };
+        let readership = files.readership(&channels, &mut People::default());
+        // Of all, since a chain may lead over one that is not shown.
+        let blocked = tracker.stalls().filter(|stall| stall.missing.is_none());
+        let mut causes: HashMap<_, _> = chain::causes(blocked, &readership).into_iter().collect();
+        for stall in &mut rows {
+            stall.cause = causes.remove(&stall.id).map(Arc::new);
+        }
+    }
     rows.sort_by_key(|stall| (stall.draining, stall.since));
     Ok(rows)
 }
@@ -151,7 +178,7 @@ fn print_json(stalls: &[Stall]) -> Result<()> {
 
 fn print_table(stalls: &[Stall]) -> Result<()> {
     if stalls.is_empty() {
-        return super::print("No stalled writers. (--all looks at every command, --min 0s at every age.)\n");
+        return super::print(NONE);
     }
     let mut table = Table::new();
     table
@@ -164,8 +191,7 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
             "USER",
             "VIA",
             "STREAM",
-            "QUEUED",
-            "OWNER",
+            "READER",
             "COMMAND",
         ]);
     if let Some(width) = width() {
@@ -186,7 +212,7 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
         } else {
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(8)));
         }
-        if matches!(i, 0 | 1 | 6) {
+        if matches!(i, 0 | 1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -199,33 +225,69 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
     super::print(&format!("{}\n{summary}\n", table.trim_fmt()))
 }
 
-fn row(stall: &Stall) -> [String; 9] {
+fn row(stall: &Stall) -> [String; 8] {
     let nothing_known = Facts::default();
     let facts = stall.facts.as_deref().unwrap_or(&nothing_known);
     let last = &stall.last;
-    let age = match (stall.draining, stall.bound == Bound::AtLeast) {
-        (true, _) => "drains".to_owned(),
-        (false, true) => format!(">{}", text::age(stall.age(last.at))),
-        (false, false) => text::age(stall.age(last.at)),
-    };
     let name = if last.comm == last.thread {
         text::cut(&last.comm, 15)
     } else {
         format!("{}/{}", text::cut(&last.comm, 8), text::cut(&last.thread, 8))
     };
-    let owner = facts.unit.as_deref().or(facts.parent.as_deref()).unwrap_or("-");
     [
-        age,
+        age(stall),
         last.writer.process.tgid.to_string(),
         name,
         text::cut(facts.user.as_deref().unwrap_or(&last.uid.to_string()), 8),
         channel_name(last.channel.kind).to_owned(),
-        last.stream
-            .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned()),
-        last.queued.map_or_else(|| "-".to_owned(), text::size),
-        text::cut(owner, 10),
+        place(stall),
+        reader(stall),
         facts.cmdline.join(" "),
     ]
+}
+
+/// How long it has lasted, as far as that is known.
+fn age(stall: &Stall) -> String {
+    let age = text::age(stall.age(stall.last.at));
+    match (stall.draining, stall.bound == Bound::AtLeast) {
+        (true, _) => "drains".to_owned(),
+        (false, true) => format!(">{age}"),
+        (false, false) => age,
+    }
+}
+
+/// Where it writes to: a standard stream, or a descriptor.
+fn place(stall: &Stall) -> String {
+    let last = &stall.last;
+    last.stream
+        .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned())
+}
+
+/// Who does not read, in at most 18 columns: the culprit, with its state where that is unusual.
+fn reader(stall: &Stall) -> String {
+    let Some((cause, culprit)) = stall
+        .cause
+        .as_deref()
+        .and_then(|cause| Some((cause, cause.culprit()?)))
+    else {
+        return "?".to_owned();
+    };
+    let pid = culprit.process.tgid;
+    if !cause.deadlock.is_empty() {
+        return format!("deadlock {pid}");
+    }
+    let mark = match culprit.person.state {
+        State::Running | State::Sleeping => "",
+        state @ (State::Uninterruptible
+        | State::Stopped
+        | State::Traced
+        | State::Frozen
+        | State::Zombie
+        | State::Gone
+        | State::Unknown) => state.letter(),
+    };
+    let name = text::cut(&culprit.person.comm, 8);
+    format!("{name} {pid} {mark}").trim_end().to_owned()
 }
 
 /// The width to fit the table to; `None` where nobody looks at it.

@@ -58,7 +58,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if !args.force && args.file.symlink_metadata().is_ok() {
         return Err(exists(&args.file));
     }
-    let options = args.tracer.choose(args.kernel.options(args.commands.filter()?));
+    let mut options = args.tracer.choose(args.kernel.options(args.commands.filter()?));
+    // Some rule may ask for it.
+    options.count_blocked = true;
     let kernel = Kernel::tracer(&options, args.every.min(IDENTIFY_AFTER))?;
     let file = create(&args.file, args.force)?;
     let system = rustix::system::uname();

@@ -41,11 +41,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
     let survey = Survey::of(recording.clone());
     if let Some(loss) = survey.loss {
-        log::warn!("{name}: {loss}; what comes before is replayed");
+        tracing::warn!("{name}: {loss}; what comes before is replayed");
     }
     let outcome = |config: &Config| {
         for warning in &config.warnings {
-            log::warn!("{warning}");
+            tracing::warn!("{warning}");
+        }
+        if !survey.counts && !config.policy.windows().is_empty() {
+            log::warn!(
+                "{name} does not tell how long writers were blocked; no rule acts by its stalled_share"
+            );
         }
         replay::run(recording.clone(), &survey, &config.observe, &config.policy)
     };

@@ -4,13 +4,21 @@ use std::{future::Future, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::observe::{KernelArgs, TracerArgs};
+use super::{
+    log,
+    observe::{KernelArgs, TracerArgs},
+};
 use crate::{
     agent::{
-        Agent, Outputs,
+        Agent, Outputs, control,
+        hub::Hub,
         journal::Journal,
         printer::{Format, Printer},
+        privilege,
+        reload::Origin,
+        serve::Sockets,
     },
+    alert::Alerts,
     config::Config,
     core::{machine::Settings, rule::Mode},
     event::Stamp,
@@ -34,6 +42,12 @@ pub struct Args {
     /// Print events as JSON, one object a line
     #[arg(long)]
     json: bool,
+    /// Do not print events: the journal and the API have them
+    #[arg(long, conflicts_with = "json")]
+    quiet: bool,
+    /// How to log on standard error, where that is not the system's journal
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: log::Format,
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
@@ -48,21 +62,31 @@ const OTHER_PIDS: &str =
     "this process is in a pid namespace of its own, so its pids are not the kernel's (run it with hostPID)";
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    super::log::init(args.kernel.kernel_log);
+    super::log::init_service(args.kernel.kernel_log, args.log_format);
+    let config = Config::load(&args.config)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let Config {
         observe,
         mut policy,
         state,
-        warnings,
-    } = Config::load(&args.config)?;
-    for warning in warnings {
-        log::warn!("{warning}");
-    }
+        api,
+        metrics,
+        webhooks,
+        spool,
+        ..
+    } = config;
     policy.protect.pids = ancestry();
 
-    let options = args.tracer.choose(args.kernel.options(observe.filter));
-    let mut kernel = Kernel::tracer(&options, policy.smallest_threshold())?;
-    let (_, observer) = kernel.look()?;
+    let mut options = args.tracer.choose(args.kernel.options(observe.filter));
+    options.count_blocked = !policy.windows().is_empty();
+    let notify_after = policy.smallest_threshold();
+    let mut kernel = Kernel::tracer(&options, notify_after)?;
+    let (journal, last) = Journal::open(&state.dir, (&state).into())?;
+    let sockets = Sockets::bind(api.as_ref(), metrics.as_ref())?;
+    // Before there is any other thread: what is dropped, is dropped of one.
+    let observer = privilege::drop_rest(&mut kernel)?;
     let unsupported = if cfg!(target_arch = "aarch64") {
         Some(UNTRIED)
     } else {
@@ -71,26 +95,35 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(why) = unsupported
         && policy.rules.iter().any(|rule| rule.mode == Mode::Enforce)
     {
-        log::warn!("nothing will be enforced: {why}");
+        tracing::warn!("nothing will be enforced: {why}");
     }
-    raise_file_limit();
-
-    let (journal, last) = Journal::open(&state.dir)?;
-    let outputs = Outputs {
-        journal: Some(journal),
-        printer: Some(Printer::start(if args.json {
-            Format::Json
-        } else {
-            Format::Text
-        })),
-        stamp: Stamp::after(last),
+    let hub = Hub::default();
+    let (control, requests) = control::channel();
+    let _serving = sockets.serve(control, hub.clone(), state.dir.clone())?;
+    let format = if args.json { Format::Json } else { Format::Text };
+    let printer = (!args.quiet).then(|| Printer::start(format));
+    let alerts = if webhooks.is_empty() {
+        None
+    } else {
+        Some(Alerts::start(webhooks.clone(), spool, &state.dir, last)?)
     };
+    let outputs = Outputs::new(Some(journal), printer, hub, Stamp::after(last)).telling(alerts);
     let settings = Settings {
         policy,
         refresh: None,
         unsupported,
     };
-    block_on(Agent::new(kernel, settings, observe.channels, outputs).run(args.kernel.kernel_log))
+    let origin = Origin {
+        path: args.config.clone(),
+        options,
+        notify_after,
+        api,
+        metrics,
+        state,
+    };
+    let agent =
+        Agent::new(kernel, settings, observe.channels, outputs).serving(requests, origin, observe.comm);
+    block_on(agent.run(args.kernel.kernel_log))
 }
 
 /// Runs the agent's loop on this thread.
@@ -100,17 +133,4 @@ pub(super) fn block_on<T>(agent: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the event loop")?
         .block_on(agent)
-}
-
-/// Every process that is being ended takes a descriptor; an incident has hundreds.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
 }

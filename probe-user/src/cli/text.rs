@@ -46,11 +46,12 @@ pub fn cut(text: &str, width: usize) -> String {
     out
 }
 
-/// The text with its control characters escaped: what a process calls itself cannot move the
-/// cursor.
+/// The text with its control characters escaped, those that turn the direction of writing
+/// included: what a process calls itself cannot move the cursor, or what stands beside it.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let escape = |c: char| c.is_control().then(|| c.escape_default().to_string());
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escape = |c: char| (c.is_control() || turns(c)).then(|| c.escape_default().to_string());
     text.chars()
         .map(|c| escape(c).unwrap_or_else(|| c.to_string()))
         .collect()
@@ -129,6 +130,7 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(one_line("a\u{1b}[2Jb\né"), "a\\u{1b}[2Jb\\né");
+        assert_eq!(one_line("a\u{202e}b"), "a\\u{202e}b");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     agent::{
         Agent, Outputs,
+        hub::Hub,
         printer::{Format, Printer},
     },
     core::{machine::Settings, model::ChannelKind, rule::Policy},
@@ -61,15 +62,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         refresh: Some(REFRESH),
         unsupported: None,
     };
-    let outputs = Outputs {
-        journal: None,
-        printer: Some(Printer::start(if args.json {
-            Format::Json
-        } else {
-            Format::Text
-        })),
-        stamp: Stamp::after(0),
-    };
+    let printer = Printer::start(if args.json { Format::Json } else { Format::Text });
+    let outputs = Outputs::new(None, Some(printer), Hub::default(), Stamp::after(0));
     let channels = vec![ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
     block_on(Agent::new(kernel, settings, channels, outputs).run(args.kernel.kernel_log))
 }

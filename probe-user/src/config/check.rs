@@ -6,9 +6,11 @@
 mod matches;
 mod pace;
 mod rule;
+mod service;
 mod value;
+mod webhook;
 
-use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use probe_ebpf::pattern::CommFilter;
 use toml::Spanned;
@@ -18,12 +20,13 @@ use self::{
     value::{Limits, duration, one_of, pattern},
 };
 use super::{
-    Config, Observe, State,
+    Config, Observe,
     problem::{Problem, list},
-    raw::{File, Raw, RawObserve, RawProtect, RawState, Text},
+    raw::{File, Raw, RawMatch, RawObserve, RawProtect, Text},
     source::{Place, Source},
 };
 use crate::core::{
+    matcher::Match,
     model::{ChannelKind, channel_name},
     rule::{Policy, Protect},
 };
@@ -45,8 +48,12 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         .unwrap_or_default();
     let state = check.only(files, "state", |raw| raw.state.as_ref());
     let state = state
-        .and_then(|(table, raw)| check.state(&table, raw))
+        .map(|(table, raw)| check.state(&table, raw))
         .unwrap_or_default();
+    let api = check.only(files, "api", |raw| raw.api.as_ref());
+    let api = api.map(|(table, raw)| check.api(&table, raw));
+    let metrics = check.only(files, "metrics", |raw| raw.metrics.as_ref());
+    let metrics = metrics.and_then(|(table, raw)| check.metrics(&table, raw));
     let limits = check.only(files, "limits", |raw| raw.limits.as_ref());
     let limits = limits.map_or_else(crate::core::pace::Limits::default, |(table, raw)| {
         check.limits(&table, raw)
@@ -62,6 +69,11 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
             rules.extend(check.rule(&table, rule.get_ref(), &observe, &protect));
         }
     }
+    let webhooks = check.webhooks(files);
+    let spool = check.only(files, "spool", |raw| raw.spool.as_ref());
+    let spool = spool
+        .map(|(table, raw)| check.spool(&table, raw))
+        .unwrap_or_default();
     if !check.problems.is_empty() {
         return Err(check.problems);
     }
@@ -75,8 +87,24 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
         observe,
         policy,
         state,
+        api,
+        metrics,
+        webhooks,
+        spool,
         warnings: check.warnings,
     })
+}
+
+/// Makes a match of conditions that stand alone, or says what is wrong with the first.
+pub(super) fn conditions(source: &Source, raw: &RawMatch) -> Result<Match, Problem> {
+    let table = Table {
+        source,
+        key: String::new(),
+        span: 0..0,
+    };
+    let mut check = Check::default();
+    let matches = check.conditions(&table, raw);
+    check.problems.into_iter().next().map_or(Ok(matches), Err)
 }
 
 fn default_observe() -> Observe {
@@ -238,19 +266,6 @@ impl<'a> Check<'a> {
             exe: list("exe", &raw.exe, no_path),
             pids: Vec::new(),
         }
-    }
-
-    fn state(&mut self, table: &Table<'a>, raw: &RawState) -> Option<State> {
-        let dir = raw.dir.as_ref()?;
-        if dir.get_ref().is_empty() {
-            let problem = table
-                .value("dir", dir)
-                .problem("is empty; name a directory, such as \"/var/lib/pipestall\"");
-            self.problems.push(problem);
-        }
-        Some(State {
-            dir: PathBuf::from(dir.get_ref()),
-        })
     }
 }
 

@@ -76,6 +76,12 @@ impl Problem {
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
+
+    /// What is wrong, and what would be right.
+    #[must_use]
+    pub fn message(&self) -> String {
+        OneLine(&self.message).to_string()
+    }
 }
 
 impl fmt::Display for Problem {

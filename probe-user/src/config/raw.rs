@@ -3,7 +3,7 @@
 //! It knows what may be written where, not which values make sense; and it puts
 //! the parser's errors into the words of the configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::Spanned;
 
@@ -31,6 +31,11 @@ pub(super) struct Raw {
     pub(super) protect: Option<Spanned<RawProtect>>,
     pub(super) state: Option<Spanned<RawState>>,
     pub(super) limits: Option<Spanned<RawLimits>>,
+    pub(super) api: Option<Spanned<RawApi>>,
+    pub(super) metrics: Option<Spanned<RawMetrics>>,
+    #[serde(default)]
+    pub(super) webhook: Vec<Spanned<RawWebhook>>,
+    pub(super) spool: Option<Spanned<RawSpool>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,11 +53,14 @@ pub(super) struct RawRule {
     #[serde(rename = "match")]
     pub(super) matches: Option<Spanned<RawMatch>>,
     pub(super) stalled_for: Option<Text>,
+    pub(super) stalled_share: Option<Spanned<RawShare>>,
     pub(super) action: Option<Text>,
     pub(super) grace: Option<Text>,
     pub(super) mode: Option<Text>,
     #[serde(default)]
     pub(super) allow_stderr_kill: bool,
+    #[serde(default = "yes")]
+    pub(super) hold_when_reader_stopped: bool,
     pub(super) pile_up: Option<Spanned<u32>>,
     pub(super) group_by: Option<Text>,
     pub(super) leave: Option<Spanned<u32>>,
@@ -61,6 +69,13 @@ pub(super) struct RawRule {
     pub(super) unless_cpu_pressure_over: Option<Text>,
     pub(super) pre_kill: Option<Spanned<Vec<Text>>>,
     pub(super) pre_kill_timeout: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawShare {
+    pub(super) share: Option<Text>,
+    pub(super) over: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,7 +125,26 @@ pub(super) struct RawMatch {
     pub(super) container: Option<Text>,
     pub(super) channel: Option<Text>,
     pub(super) stream: Option<Text>,
+    pub(super) culprit: Option<RawCulprit>,
+    pub(super) reader: Option<RawReader>,
+    pub(super) deadlock: Option<bool>,
     pub(super) min_process_age: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawCulprit {
+    pub(super) comm: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawReader {
+    pub(super) state: Option<Text>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,6 +164,60 @@ pub(super) struct RawProtect {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawState {
     pub(super) dir: Option<Text>,
+    pub(super) rotate_mib: Option<Spanned<u64>>,
+    pub(super) keep_files: Option<Spanned<u64>>,
+    pub(super) keep_for: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawApi {
+    pub(super) socket: Option<Text>,
+    pub(super) group: Option<Text>,
+    pub(super) operators: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawMetrics {
+    pub(super) listen: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawWebhook {
+    pub(super) name: Option<Text>,
+    pub(super) url: Option<Text>,
+    pub(super) url_file: Option<Text>,
+    pub(super) url_credential: Option<Text>,
+    pub(super) format: Option<Text>,
+    pub(super) secret_file: Option<Text>,
+    pub(super) secret_credential: Option<Text>,
+    pub(super) events: Option<Spanned<Vec<Text>>>,
+    pub(super) group_by: Option<Spanned<Vec<Text>>>,
+    pub(super) group_wait: Option<Text>,
+    pub(super) group_interval: Option<Text>,
+    pub(super) repeat_interval: Option<Text>,
+    pub(super) send_resolved: Option<bool>,
+    pub(super) title: Option<Text>,
+    pub(super) text: Option<Text>,
+    #[serde(default)]
+    pub(super) redact: Vec<Text>,
+    pub(super) redact_defaults: Option<bool>,
+    pub(super) timeout: Option<Text>,
+    pub(super) retry_min: Option<Text>,
+    pub(super) retry_max: Option<Text>,
+    pub(super) ca_file: Option<Text>,
+    pub(super) proxy: Option<Text>,
+    #[serde(default)]
+    pub(super) allow_private: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawSpool {
+    pub(super) max_mib: Option<Spanned<u32>>,
+    pub(super) max_age: Option<Text>,
 }
 
 impl File {
@@ -138,12 +226,18 @@ impl File {
     /// # Errors
     /// The text is not TOML, or the first key that is unknown or has a value of a wrong type.
     pub(super) fn parse(source: Source) -> Result<Self, Problem> {
-        let document = toml::Deserializer::parse(source.text()).map_err(|error| not_toml(&source, &error))?;
-        match serde_path_to_error::deserialize(document) {
-            Ok(raw) => Ok(Self { source, raw }),
-            Err(error) => Err(wrong_key(&source, error.path(), error.inner())),
-        }
+        let raw = typed(&source)?;
+        Ok(Self { source, raw })
     }
+}
+
+/// Gives a text's keys the types of `T`.
+///
+/// # Errors
+/// As for [`File::parse`].
+pub(super) fn typed<T: DeserializeOwned>(source: &Source) -> Result<T, Problem> {
+    let document = toml::Deserializer::parse(source.text()).map_err(|error| not_toml(source, &error))?;
+    serde_path_to_error::deserialize(document).map_err(|error| wrong_key(source, error.path(), error.inner()))
 }
 
 fn not_toml(source: &Source, error: &toml::de::Error) -> Problem {
@@ -209,15 +303,34 @@ fn wrong_type(key: &str, message: &str) -> String {
     };
     let expected = match (key, expected) {
         ("rule", "a sequence") => "[[rule]], in double brackets",
+        ("webhook", "a sequence") => "[[webhook]], in double brackets",
         (_, "a sequence") => "a list of strings, such as [\"…\"]",
         (key, _)
             if matches!(
                 key.rsplit_once('.'),
-                Some((_, "stalled_for" | "grace" | "report_after" | "min_process_age"))
+                Some((
+                    _,
+                    "stalled_for"
+                        | "grace"
+                        | "report_after"
+                        | "min_process_age"
+                        | "group_wait"
+                        | "group_interval"
+                        | "repeat_interval"
+                        | "timeout"
+                        | "retry_min"
+                        | "retry_max"
+                        | "max_age"
+                ))
             ) =>
         {
             DURATION
         }
+        (key, "a table") if key.ends_with(".stalled_share") => {
+            "a table such as { share = \"80%\", over = \"5m\" }"
+        }
+        (key, "a table") if key.ends_with(".culprit") => "culprit.comm = \"…\"",
+        (key, "a table") if key.ends_with(".reader") => "reader.state = \"…\"",
         (_, "a boolean") => "true or false",
         (_, other) => other,
     };
@@ -242,12 +355,22 @@ mod tests {
             ),
             ("[rules]", "1:2: rules: unknown key; did you mean `rule`?"),
             (
-                "[webhook]",
-                "1:2: webhook: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`",
+                "[elsewhere]",
+                "1:2: elsewhere: unknown key; known keys: `observe`, `rule`, `protect`, `state`, `limits`, \
+                 `api`, `metrics`, `webhook`, `spool`",
+            ),
+            (
+                "[webhook]\nname = 'x'",
+                "1:1: webhook: wrong type, a table or a date; write [[webhook]], in double brackets",
+            ),
+            (
+                "[[webhook]]\ngroup_wait = 5",
+                "2:14: webhook[0].group_wait: wrong type, integer `5`; \
+                 write hours, minutes and seconds in quotes, such as \"60s\" or \"1m 30s\"",
             ),
             (
                 "[state]\n'a`b' = 1",
-                "2:1: state.a`b: unknown key; known keys: `dir`",
+                "2:1: state.a`b: unknown key; known keys: `dir`, `rotate_mib`, `keep_files`, `keep_for`",
             ),
             (
                 "[[rule]]\n[[rule]]\nmatch = { command = 'x' }",
@@ -257,7 +380,7 @@ mod tests {
                 "[[rule]]\nmatch.pid = 'x'",
                 "2:7: rule[0].match.pid: unknown key; known keys: `comm`, `thread`, `exe`, `cmdline`, `user`, \
                  `group`, `parent`, `ancestor`, `cgroup`, `unit`, `container`, `channel`, `stream`, \
-                 `min_process_age`",
+                 `culprit`, `reader`, `deadlock`, `min_process_age`",
             ),
             (
                 "[rule]\nname = 'x'",

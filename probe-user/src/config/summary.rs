@@ -3,9 +3,15 @@
 //! It only writes down what is already decided.
 
 use super::{Config, problem::OneLine};
-use crate::core::{
-    model::{channel_name, human},
-    rule::{Action, Pattern, Rule},
+use crate::{
+    alert::{
+        target,
+        webhook::{Address, EventPattern, Webhook},
+    },
+    core::{
+        model::{channel_name, human},
+        rule::{Action, Pattern, Rule},
+    },
 };
 
 impl Config {
@@ -30,6 +36,7 @@ impl Config {
             lines.push("no rules: stalls are only reported".to_owned());
         }
         lines.push(format!("protect: {}", self.protected()));
+        lines.extend(self.webhooks.iter().map(webhook));
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines
             .iter()
@@ -62,8 +69,40 @@ impl Config {
     }
 }
 
+/// When a rule acts: `60s`, `being blocked for over 80% of 5m`, or either.
+fn after(rule: &Rule) -> String {
+    let age = rule.stalled_for.map(human);
+    let share = rule
+        .stalled_share
+        .map(|share| format!("being blocked for over {share}"));
+    age.into_iter().chain(share).collect::<Vec<_>>().join(" or ")
+}
+
+/// `webhook NAME: FORMAT to HOST, of EVENTS`; of a URL only what is no secret.
+fn webhook(webhook: &Webhook) -> String {
+    let to = match &webhook.target.address {
+        Address::Url(url) => target::shown(url),
+        Address::Secret(_) => "a secret url".to_owned(),
+    };
+    let events: Vec<_> = webhook.events.iter().map(EventPattern::as_str).collect();
+    let by: Vec<_> = webhook.grouping.by.iter().map(|label| label.as_str()).collect();
+    let by = if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", by.join(", "))
+    };
+    format!(
+        "webhook {}: {} to {to}, of {}, grouped{by} for {}",
+        webhook.name,
+        webhook.format.as_str(),
+        events.join(", "),
+        human(webhook.grouping.wait)
+    )
+}
+
 /// `NAME: ACTION (MODE) COMMANDS on STREAM … after DURATION`, with only the conditions that are given.
-fn rule(rule: &Rule) -> String {
+#[must_use]
+pub fn rule(rule: &Rule) -> String {
     let action = match rule.action {
         Action::Alert => rule.action.as_str().to_owned(),
         Action::Term | Action::Kill => format!("{} ({})", rule.action.as_str(), rule.mode.as_str()),
@@ -97,13 +136,27 @@ fn rule(rule: &Rule) -> String {
         .channel
         .map(|channel| format!(" through {}", channel_name(channel)))
         .unwrap_or_default();
+    let culprit = matches
+        .culprit_comm
+        .as_ref()
+        .map(|comm| format!(" where {} does not read", comm.as_str()))
+        .unwrap_or_default();
+    let reader = matches
+        .reader_state
+        .map(|state| format!(" with a reader that is {}", state.as_str()))
+        .unwrap_or_default();
+    let deadlock = match matches.deadlock {
+        Some(true) => " in a deadlock",
+        Some(false) => " in no deadlock",
+        None => "",
+    };
     let age = matches
         .min_process_age
         .map(|age| format!(" older than {}", human(age)))
         .unwrap_or_default();
-    let after = human(rule.stalled_for);
+    let after = after(rule);
     format!(
-        "{}: {action} {command}{stream}{channel}{conditions}{age} after {after}",
+        "{}: {action} {command}{stream}{channel}{conditions}{culprit}{reader}{deadlock}{age} after {after}",
         rule.name
     )
 }

@@ -42,8 +42,9 @@ pub struct Decision<'a> {
     pub certain: bool,
     /// What it says once its time has come.
     pub verdict: Verdict,
-    /// When its time comes for the stall, to an agent that has watched it for long enough;
-    /// `None` if there is no stall.
+    /// When its time comes for the stall by its age, to an agent that has watched it for long
+    /// enough; `None` if there is no stall, or the rule asks for no age. For a share of the time,
+    /// only a running agent can tell.
     pub due: Option<Mono>,
 }
 
@@ -63,7 +64,9 @@ impl Policy {
                 rule,
                 certain: *matches == Some(true),
                 verdict: rule.verdict_on(protected.is_some(), stream),
-                due: stall.map(|stall| stall.since.after(rule.stalled_for).max(grown_up)),
+                due: stall
+                    .zip(rule.stalled_for)
+                    .map(|(stall, stalled_for)| stall.since.after(stalled_for).max(grown_up)),
             }
         });
         Explanation {
@@ -119,7 +122,10 @@ mod tests {
             draining: false,
             watched: at(900),
             missing: None,
+            shares: Vec::new(),
+            crawls: None,
             facts: Some(facts().into()),
+            cause: None,
         }
     }
 
@@ -127,13 +133,15 @@ mod tests {
         Rule {
             name: "r".into(),
             matches,
-            stalled_for: Duration::from_mins(1),
+            stalled_for: Some(Duration::from_mins(1)),
+            stalled_share: None,
             action: Action::Kill,
             grace: Duration::from_secs(10),
             mode: Mode::Enforce,
             pace: Pace::default(),
             pre_kill: None,
             allow_stderr_kill: false,
+            hold_when_reader_stopped: true,
         }
     }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use super::{
     model::{Mono, Process, Stall},
+    pace::Ticket,
+    policy::Trigger,
     report::{RuleRef, Signal},
     rule::Hook,
 };
@@ -61,14 +63,22 @@ pub struct Kill {
     pub pre_kill: Option<Hook>,
     /// What came of that.
     pub hooked: Option<String>,
-    /// When the rule's condition was met.
+    /// Which of the rule's conditions was met, and what must still hold.
+    pub trigger: Trigger,
+    /// When it was met.
     pub crossed: Mono,
     /// How far it has come.
     pub step: Step,
+    /// Its places in the rule's pace, until the first signal uses them up.
+    pub ticket: Option<Ticket>,
     /// When the first signal was sent.
     pub first_signal: Option<Mono>,
     /// The last signal that was sent.
     pub last_signal: Signal,
+    /// Since when looks have not shown that a crawling writer still is one.
+    pub unseen: Option<Mono>,
+    /// When the next look is due for that.
+    pub again: Option<Mono>,
 }
 
 impl Kill {
@@ -83,7 +93,8 @@ impl Kill {
     pub const fn deadline(&self) -> Option<Mono> {
         match self.step {
             Step::Terminating { until } | Step::Killing { until } => Some(until),
-            Step::Opening | Step::Hooking | Step::Opened | Step::Committing | Step::Committed => None,
+            Step::Opened | Step::Committed => self.again,
+            Step::Opening | Step::Hooking | Step::Committing => None,
         }
     }
 }

@@ -6,9 +6,22 @@
 //! next is due at the first moment at which anything could cross a threshold.
 
 mod admission;
+mod asked;
+#[cfg(test)]
+mod asked_tests;
+mod case;
+mod causes;
+#[cfg(test)]
+mod causes_tests;
+mod effect;
 mod kills;
 #[cfg(test)]
 mod pace_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod share_tests;
+mod standing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -20,14 +33,22 @@ use std::{
     time::Duration,
 };
 
+pub use self::{
+    asked::{Asked, Refusal},
+    effect::{Effect, Note, Opened, Sent, Settings},
+    standing::{Outlook, Standing},
+};
+use self::{
+    case::{Case, Fate},
+    causes::Causes,
+};
 use super::{
     kill::{Kill, KillId, Step},
-    model::{Facts, Look, Mono, Process, Stall, StallId, WriterId},
+    model::{Facts, Look, Mono, Process, Stall, StallId},
     pace::Pacer,
-    policy::Verdict,
-    report::{Report, RuleRef, Signal, Skipped, Snapshot},
-    rule::{Hook, Policy},
-    tracker::{Ended, MISSING_FOR, Tracker},
+    policy::{Trigger, Verdict},
+    report::{Report, RuleRef, Skipped, Snapshot},
+    tracker::{Ended, Tracker},
 };
 
 /// A process is read about once its stall is this old, ahead of any decision.
@@ -39,98 +60,11 @@ const AFTER_WAKE: Duration = Duration::from_millis(20);
 /// What is said of a kill whose writer has moved on.
 const LEFT: &str = "it is not in the write any more";
 
+/// What is said of a kill whose writer's reader is alive.
+const TAKEN: &str = "the reader took something";
+
 /// Looks caused by wake-ups keep this distance.
 const BETWEEN_WAKE_LOOKS: Duration = Duration::from_millis(250);
-
-/// Something for the caller to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Look at all tasks; answer with [`Machine::handle_look`].
-    Look,
-    /// Read about a process; answer with [`Machine::handle_facts`].
-    Identify(Process),
-    /// Open a handle on a process and check that it is the one; answer with [`Machine::handle_opened`].
-    Open(KillId, Process),
-    /// Run a rule's own program on what was just seen; answer with [`Machine::handle_hooked`].
-    Hook(KillId, Hook, Box<Snapshot>),
-    /// Say something.
-    Report(Box<Report>),
-    /// Make everything reported so far durable; answer with [`Machine::handle_committed`].
-    Commit,
-    /// Send a signal; answer with [`Machine::handle_signalled`].
-    Signal(KillId, Signal),
-    /// Close the handle.
-    Release(KillId),
-}
-
-/// What came of opening a handle on a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It is open, and the process is the one that was meant.
-    Ready,
-    /// The process has exited.
-    Exited,
-    /// The pid belongs to another process.
-    OtherProcess,
-    /// Not now: the observer is short of descriptors or memory.
-    Later,
-    /// It could not be done here.
-    Unsupported,
-}
-
-/// What came of a signal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It was sent.
-    Yes,
-    /// There was no process any more.
-    Gone,
-    /// It could not be sent.
-    Failed(String),
-}
-
-/// What the tracer noted between looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// A thread exited.
-    Exited(WriterId),
-    /// A writer that was stalled for long is awake.
-    Woke(WriterId),
-}
-
-/// How the machine is to behave, besides its rules.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// The rules.
-    pub policy: Policy,
-    /// Look at least this often.
-    pub refresh: Option<Duration>,
-    /// Why processes must not be signalled here at all, if so.
-    pub unsupported: Option<&'static str>,
-}
-
-/// How far a decision about a stall has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Fate {
-    /// There is none.
-    #[default]
-    Open,
-    /// The rule wants the process ended, and its pace decides when.
-    Wanted,
-    /// What is to be done is done, or under way.
-    Decided,
-}
-
-/// What has been done about a stall.
-#[derive(Debug, Default)]
-struct Case {
-    /// The first rule that matches, by its place; known once the facts are.
-    rule: Option<usize>,
-    reported: bool,
-    fate: Fate,
-    /// Not to be asked for again before this.
-    hold: Option<(Skipped, Mono)>,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -145,6 +79,7 @@ pub struct Machine {
     pacer: Pacer,
     /// The processes whose facts are still awaited.
     asking: BTreeSet<Process>,
+    causes: Causes,
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
@@ -152,6 +87,8 @@ pub struct Machine {
     wake_look: Option<Mono>,
     /// The first moment at which any stall wants attention; `None` until it is worked out anew.
     next_stall: Option<Mono>,
+    /// Whether the record cannot be made durable, so that nothing may be ended.
+    unrecorded: bool,
 }
 
 impl Machine {
@@ -159,19 +96,21 @@ impl Machine {
     #[must_use]
     pub fn new(settings: Settings, started: Mono) -> Self {
         let mut machine = Self {
-            settings,
-            tracker: Tracker::new(started),
+            tracker: Tracker::counting(started, settings.policy.windows()),
             cases: BTreeMap::new(),
             kills: BTreeMap::new(),
             targets: BTreeMap::new(),
             next_kill: 1,
             pacer: Pacer::default(),
+            settings,
             asking: BTreeSet::new(),
+            causes: Causes::default(),
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
             wake_look: None,
             next_stall: None,
+            unrecorded: false,
         };
         machine.queue_look();
         machine
@@ -216,6 +155,7 @@ impl Machine {
             .chain([stalls])
             .chain(refresh)
             .chain(self.wake_look)
+            .chain(self.causes.again())
             .chain([unseen])
             .min()
     }
@@ -241,7 +181,12 @@ impl Machine {
         for (stall, why) in self.tracker.observe(look) {
             self.stall_ended(stall, why, now);
         }
-        self.move_kills_on(now);
+        self.let_crawlers_go();
+        self.age_readers();
+        if !self.check_for_kills(now) {
+            self.move_kills_on(now);
+        }
+        self.poll_readers(now);
         self.ask_about_the_unknown(true, now);
         self.judge_all(now);
         self.admit(now);
@@ -257,12 +202,25 @@ impl Machine {
             let stalls: Vec<_> = self.tracker.stalls_of(process).cloned().collect();
             for stall in stalls {
                 self.cases.entry(stall.id).or_default().rule = self.settings.policy.rule_for(&stall);
-                if stall.missing.is_none() && self.is_due(&stall) {
+                if stall.missing.is_none() && stall.cause.is_some() && self.is_due(&stall) {
                     self.judge(&stall, now);
                 }
             }
         }
+        // Once for all of them, as for admission.
+        if self.asking.is_empty() {
+            self.find_readers(now);
+        }
         self.admit(now);
+    }
+
+    /// Whether any rule asks for [`Self::handle_pressure`].
+    #[must_use]
+    pub fn asks_for_pressure(&self) -> bool {
+        let rules = &self.settings.policy.rules;
+        rules
+            .iter()
+            .any(|rule| rule.pace.unless_cpu_pressure_over.is_some())
     }
 
     /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU.
@@ -291,7 +249,7 @@ impl Machine {
     /// The next moment at which a stall wants attention.
     fn next_moment(&self, stall: &Stall) -> Option<Mono> {
         if let Some(missing) = stall.missing {
-            return Some(missing.after(MISSING_FOR));
+            return Some(missing.after(stall.patience()));
         }
         let case = self.cases.get(&stall.id);
         let identify = case.is_none().then(|| self.identify_at(stall));
@@ -332,7 +290,8 @@ impl Machine {
         let policy = &self.settings.policy;
         for stall in self.tracker.stalls().filter(|stall| stall.missing.is_none()) {
             let known = self.cases.contains_key(&stall.id);
-            if self.identify_at(stall) > now || known && (stall.facts.is_some() || !again) {
+            let is_young = self.identify_at(stall) > now && !policy.may_crawl(stall);
+            if is_young || known && (stall.facts.is_some() || !again) {
                 continue;
             }
             let case = self.cases.entry(stall.id).or_default();
@@ -348,10 +307,32 @@ impl Machine {
         }
     }
 
+    /// Those that were blocked for most of the time and are not any more are as all others.
+    fn let_crawlers_go(&mut self) {
+        let rules = &self.settings.policy.rules;
+        let is_over = |stall: &&Stall| {
+            let rule = self.cases.get(&stall.id).and_then(|case| rules.get(case.rule?));
+            let Some((rule, limit)) = rule.and_then(|rule| Some((rule, rule.stalled_share?))) else {
+                return true;
+            };
+            rule.blocked(stall)
+                .is_some_and(|blocked| limit.is_over_with(blocked))
+        };
+        let crawlers = self.stalls().filter(|stall| stall.crawls.is_some());
+        let over: Vec<_> = crawlers.filter(is_over).map(|stall| stall.last.writer).collect();
+        for writer in over {
+            self.tracker.set_crawling(writer, None);
+        }
+    }
+
+    /// Judges all that are due and of whom it is known who should read.
     fn judge_all(&mut self, now: Mono) {
+        self.find_readers(now);
         let open = |stall: &&Stall| {
             let case = self.cases.get(&stall.id);
-            stall.facts.is_some() && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
+            stall.facts.is_some()
+                && stall.cause.is_some()
+                && case.is_some_and(|case| !(case.reported && case.fate == Fate::Decided))
         };
         let due: Vec<_> = self
             .stalls()
@@ -370,11 +351,8 @@ impl Machine {
             .cases
             .get(&stall.id)
             .and_then(|case| self.settings.policy.rules.get(case.rule?));
-        let crossing = rule.map(|rule| rule.crossing(stall));
-        crossing
-            .into_iter()
-            .chain([self.settings.policy.reporting(stall)])
-            .any(|moment| moment <= stall.last.at)
+        rule.is_some_and(|rule| rule.trigger(stall).is_some())
+            || self.settings.policy.reporting(stall) <= stall.last.at
     }
 
     /// Reports and decides what the last look saw of a stall whose facts are known.
@@ -388,8 +366,20 @@ impl Machine {
         if rule.is_none() {
             case.fate = Fate::Decided;
         }
-        let crossed = rule.filter(|rule| case.fate == Fate::Open && rule.crossing(stall) <= stall.last.at);
+        let trigger = rule
+            .filter(|_| case.fate == Fate::Open)
+            .and_then(|rule| rule.trigger(stall));
+        let crossed = rule.filter(|_| trigger.is_some());
         let verdict = crossed.map(|rule| rule.verdict(policy, stall));
+        if trigger.is_some() {
+            case.crossed.get_or_insert(stall.last.at);
+        }
+        if trigger == Some(Trigger::Share)
+            && let Some(share) = crossed.and_then(|rule| rule.stalled_share)
+        {
+            // What is said of it is said once, and not of each of its stalls.
+            self.tracker.set_crawling(stall.last.writer, Some(share.slack()));
+        }
         let old_enough = policy.reporting(stall) <= stall.last.at;
         let reference = rule.map(RuleRef::from);
 
@@ -409,9 +399,13 @@ impl Machine {
             return;
         };
         match verdict {
-            Verdict::Alert => case.fate = Fate::Decided,
+            Verdict::Alert => {
+                case.fate = Fate::Decided;
+                case.done.extend(case.rule);
+            }
             Verdict::Skip(reason, detail) => {
                 case.fate = Fate::Decided;
+                case.done.extend(case.rule);
                 self.report_skip(stall, reference, reason, detail, now);
             }
             Verdict::End => case.fate = Fate::Wanted,
@@ -419,6 +413,7 @@ impl Machine {
     }
 
     fn stall_ended(&mut self, stall: Stall, why: Ended, now: Mono) {
+        self.forget_write(&stall);
         // After SIGTERM, leaving the write is what is hoped for: an exit may follow.
         let is_reason = |kill: &Kill| {
             let waits = matches!(kill.step, Step::Terminating { .. }) && why == Ended::Left;
@@ -428,7 +423,7 @@ impl Machine {
         let kill = target.filter(|id| self.kills.get(id).is_some_and(is_reason));
         match (kill, why) {
             (Some(id), Ended::Drained) => {
-                self.skip(id, Skipped::Progressed, Some("the reader took something"), now);
+                self.skip(id, Skipped::Progressed, Some(TAKEN), now);
             }
             (Some(id), Ended::Left) => self.skip(id, Skipped::Progressed, Some(LEFT), now),
             // The handle tells whether the process went with its thread.

@@ -5,8 +5,10 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::{
-    model::{ChannelKind, Facts, Group, Mono, Sighting, Stream, channel_name, human},
+    chain::Cause,
+    model::{ChannelKind, Facts, Group, Mono, Sighting, Stall, Stream, channel_name, human},
     pattern::Pattern,
+    reader::State,
 };
 
 /// What a rule applies to. Every condition that is given must hold.
@@ -38,6 +40,12 @@ pub struct Match {
     pub channel: Option<ChannelKind>,
     /// Which standard stream the channel is.
     pub stream: Option<Stream>,
+    /// The command of whoever does not read, at the end of the chain.
+    pub culprit_comm: Option<Pattern>,
+    /// What a reader does.
+    pub reader_state: Option<State>,
+    /// Whether the writer is part of a deadlock.
+    pub deadlock: Option<bool>,
     /// How old the process must be: until then the rule waits, it does not pass on to the next.
     pub min_process_age: Option<Duration>,
 }
@@ -54,7 +62,8 @@ pub enum Holds {
     From(Mono),
     /// It does not.
     No,
-    /// That cannot be known of a process that is not seen writing.
+    /// That cannot be known of a process that is not seen writing, or whose readers were not
+    /// looked for yet.
     Unknown,
 }
 
@@ -86,6 +95,8 @@ pub struct Subject<'a> {
     pub facts: &'a Facts,
     /// Its blocked write, if it was seen in one.
     pub write: Option<Write<'a>>,
+    /// Who should read, if that was asked.
+    pub cause: Option<&'a Cause>,
 }
 
 /// A blocked write, as far as rules ask about it.
@@ -100,6 +111,15 @@ pub struct Write<'a> {
 }
 
 impl<'a> Subject<'a> {
+    /// The process of a stall.
+    #[must_use]
+    pub fn stalled(stall: &'a Stall, facts: &'a Facts) -> Self {
+        Self {
+            cause: stall.cause.as_deref(),
+            ..Self::writing(&stall.last, facts)
+        }
+    }
+
     /// The process that was seen writing.
     #[must_use]
     pub fn writing(sighting: &'a Sighting, facts: &'a Facts) -> Self {
@@ -114,6 +134,7 @@ impl<'a> Subject<'a> {
                 channel: sighting.channel.kind,
                 stream: sighting.stream,
             }),
+            cause: None,
         }
     }
 
@@ -129,10 +150,24 @@ impl<'a> Subject<'a> {
 }
 
 impl Match {
-    /// Whether everything that is given holds, or will once the process is old enough.
+    /// Whether nothing that is given fails: it holds, or will once the process is old enough,
+    /// or cannot be known yet.
     #[must_use]
-    pub fn holds(&self, sighting: &Sighting, facts: &Facts) -> bool {
-        self.conditions(Subject::writing(sighting, facts))
+    pub fn holds(&self, subject: Subject<'_>) -> bool {
+        self.conditions(subject)
+            .all(|condition| condition.holds != Holds::No)
+    }
+
+    /// Whether it asks who should read.
+    #[must_use]
+    pub const fn asks_about_readers(&self) -> bool {
+        self.culprit_comm.is_some() || self.reader_state.is_some() || self.deadlock.is_some()
+    }
+
+    /// Whether everything that is given is known to hold, or will once the process is old enough.
+    #[must_use]
+    pub fn applies(&self, subject: Subject<'_>) -> bool {
+        self.conditions(subject)
             .all(|condition| matches!(condition.holds, Holds::Yes | Holds::From(_)))
     }
 
@@ -188,7 +223,41 @@ impl Match {
         texts
             .chain(channel)
             .chain(stream)
+            .chain(self.about_readers(subject))
             .chain(self.min_process_age.map(|age| self.age_condition(age, subject)))
+    }
+
+    fn about_readers<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Condition<'a>> {
+        let condition = move |key, pattern: Cow<'a, str>, ask: &dyn Fn(&'a Cause) -> Answer<'a>| {
+            let (found, holds) = subject.cause.map_or((None, Holds::Unknown), ask);
+            Condition {
+                key,
+                pattern,
+                found,
+                holds,
+            }
+        };
+        let culprit = self.culprit_comm.as_ref().map(|pattern| {
+            condition("culprit.comm", pattern.as_str().into(), &|cause| {
+                one(
+                    pattern,
+                    cause.culprit().map(|culprit| culprit.person.comm.as_str()),
+                )
+            })
+        });
+        let state = self.reader_state.map(|state| {
+            condition("reader.state", state.as_str().into(), &|cause| {
+                let states = cause.states().map(|state| state.as_str().to_owned());
+                (listed(states), yes(cause.states().any(|found| found == state)))
+            })
+        });
+        let deadlock = self.deadlock.map(|wanted| {
+            condition("deadlock", wanted.to_string().into(), &|cause| {
+                let found = !cause.deadlock.is_empty();
+                (Some(found.to_string().into()), yes(found == wanted))
+            })
+        });
+        culprit.into_iter().chain(state).chain(deadlock)
     }
 
     fn age_condition<'a>(&self, age: Duration, subject: Subject<'a>) -> Condition<'a> {

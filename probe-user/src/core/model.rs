@@ -4,10 +4,13 @@ use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 
+use super::chain::Cause;
 pub use probe_ebpf::{
     record::{ChannelKind, DrainToken},
     syscall::WriteSyscall,
 };
+
+use super::share::Share;
 
 /// A moment on the kernel's `CLOCK_MONOTONIC`, which stands still in suspend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +36,15 @@ impl Mono {
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This much earlier; the beginning of time if that is before it.
+    #[must_use]
+    pub fn before(self, wait: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// This much later; the end of time if that is beyond it.
@@ -95,7 +107,7 @@ impl WriterId {
 }
 
 /// What is written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel {
     /// Pipe, fifo or unix socket.
     pub kind: ChannelKind,
@@ -163,6 +175,16 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
+/// How long a writer was not blocked, counted by the tracer over all its writes to a channel. What
+/// the tracer does not know of counts as not blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Since when.
+    pub since: Mono,
+    /// Of the time from then to the sighting, how long it was not blocked.
+    pub awake: Duration,
+}
+
 /// A blocked writer, as one look found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
@@ -196,6 +218,8 @@ pub struct Sighting {
     pub stream: Option<Stream>,
     /// What is queued: bytes for pipes, memory in bytes for sockets; `None` where it cannot be read.
     pub queued: Option<u64>,
+    /// How long it was not blocked, if the tracer counts.
+    pub counted: Option<Counted>,
     /// The group leader's command.
     pub comm: String,
     /// The thread's own name.
@@ -290,8 +314,16 @@ pub struct Stall {
     pub look: u64,
     /// When a look first did not show the writer, if the last one did not.
     pub missing: Option<Mono>,
+    /// How much of each window that rules ask about the writer was blocked, where the last
+    /// look tells.
+    pub shares: Vec<Share>,
+    /// The writer crawls, so that it is one stall however often its reader takes something; how
+    /// long it may be missing for that.
+    pub crawls: Option<Duration>,
     /// What rules ask about, once it has been read.
     pub facts: Option<Arc<Facts>>,
+    /// Who should read and does not, once that was asked for.
+    pub cause: Option<Arc<Cause>>,
 }
 
 impl Stall {

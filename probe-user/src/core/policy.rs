@@ -3,13 +3,27 @@
 use std::time::Duration;
 
 use super::{
+    matcher::Subject,
     model::{Bound, Mono, Stall, Stream},
-    report::Skipped,
+    report::{RuleRef, Skipped},
     rule::{Action, Policy, Rule},
 };
 
+/// The name that stands for a rule where somebody asked for a kill; no rule may have it.
+pub const MANUAL: &str = "manual";
+
 /// How long the observer itself must have watched a token before it acts, at the most.
 pub const WATCH_BEFORE_KILL: Duration = Duration::from_secs(5);
+
+/// What made a rule act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// `stalled_for`: nothing was taken for so long. One byte is progress.
+    Age,
+    /// `stalled_share`: the writer was blocked for most of the time. A byte is not progress; less
+    /// time blocked is.
+    Share,
+}
 
 /// What is to be done about a stall that has crossed its rule's threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +53,20 @@ impl Policy {
         let facts = stall.facts.as_ref()?;
         self.rules
             .iter()
-            .position(|rule| rule.matches.holds(&stall.last, facts))
+            .position(|rule| rule.matches.holds(Subject::stalled(stall, facts)))
+    }
+
+    /// Whether any rule asks who should read.
+    #[must_use]
+    pub fn asks_about_readers(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches.asks_about_readers())
     }
 
     /// Whether a process that a rule wanted ended is still one that it may end.
     ///
     /// # Errors
     /// Why it is not, and in words.
-    pub fn still_means(&self, rule: &str, stall: &Stall) -> Result<(), (Skipped, &'static str)> {
+    pub fn still_means(&self, rule: &RuleRef, stall: &Stall) -> Result<(), (Skipped, &'static str)> {
         let Some(facts) = &stall.facts else {
             return Err((
                 Skipped::Identity,
@@ -56,12 +76,44 @@ impl Policy {
         if self.protect.covers(&stall.last, facts) {
             return Err((Skipped::Protected, "it has become one that is protected"));
         }
-        let decides = self.rule_for(stall).and_then(|at| self.rules.get(at));
-        if decides.is_some_and(|decides| decides.name == rule) {
-            Ok(())
-        } else {
-            Err((Skipped::Identity, "the rule does not match it any more"))
+        if rule.name == MANUAL {
+            return Ok(());
         }
+        let asks = |known: &Rule| known.name == rule.name && known.matches.asks_about_readers();
+        if stall.cause.is_none() && self.rules.iter().any(asks) {
+            return Err((
+                Skipped::Identity,
+                "its reader is gone, and the rule asks about readers",
+            ));
+        }
+        match self.rule_for(stall).and_then(|at| self.rules.get(at)) {
+            Some(decides) if rule.is(decides) => Ok(()),
+            Some(decides) if decides.name == rule.name => {
+                Err((Skipped::Identity, "the rule has been changed"))
+            }
+            Some(_) | None => Err((Skipped::Identity, "the rule does not match it any more")),
+        }
+    }
+
+    /// The windows over which rules ask how much of them a writer was blocked.
+    #[must_use]
+    pub fn windows(&self) -> Vec<Duration> {
+        let mut windows: Vec<_> = self
+            .rules
+            .iter()
+            .filter_map(|rule| Some(rule.stalled_share?.over))
+            .collect();
+        windows.sort_unstable();
+        windows.dedup();
+        windows
+    }
+
+    /// Whether a stall's writer has been blocked for more of the time than any rule allows.
+    #[must_use]
+    pub fn may_crawl(&self, stall: &Stall) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.is_over_share(stall) == Some(true))
     }
 
     /// The youngest age at which anything happens.
@@ -69,7 +121,11 @@ impl Policy {
     pub fn smallest_threshold(&self) -> Duration {
         self.rules
             .iter()
-            .map(|rule| rule.stalled_for)
+            .flat_map(|rule| {
+                rule.stalled_for
+                    .into_iter()
+                    .chain(rule.stalled_share.map(|share| share.every()))
+            })
             .fold(self.report_after, Duration::min)
     }
 }
@@ -81,18 +137,53 @@ fn crossing(stall: &Stall, age: Duration, watch: Duration) -> Mono {
 }
 
 impl Rule {
-    /// When a stall's condition is met, if nothing changes until then: it, the time that it was
-    /// watched, and its process are old enough.
+    /// When a stall's condition on its age is met, if nothing changes until then: it, the time
+    /// that it was watched, and its process are old enough.
     #[must_use]
     pub fn crossing(&self, stall: &Stall) -> Mono {
+        let Some(stalled_for) = self.stalled_for else {
+            return Mono::NEVER;
+        };
         let watch = match self.action {
             Action::Alert => WATCH_BEFORE_REPORT,
             Action::Term | Action::Kill if stall.bound != Bound::AtMost => WATCH_BEFORE_KILL,
             // It may have been draining, slowly, before the observer came.
-            Action::Term | Action::Kill => self.stalled_for,
+            Action::Term | Action::Kill => stalled_for,
         };
-        let grown_up = stall.facts.as_ref().map(|facts| self.matches.not_before(facts));
-        crossing(stall, self.stalled_for, watch).max(grown_up.unwrap_or_default())
+        crossing(stall, stalled_for, watch).max(self.grown_up(stall))
+    }
+
+    /// When the process is old enough.
+    fn grown_up(&self, stall: &Stall) -> Mono {
+        let facts = stall.facts.as_ref();
+        facts.map_or(Mono::default(), |facts| self.matches.not_before(facts))
+    }
+
+    /// How long the writer was blocked within the window of the rule's share, at least; `None` if
+    /// the rule asks for none, or the last look does not tell.
+    #[must_use]
+    pub fn blocked(&self, stall: &Stall) -> Option<Duration> {
+        let over = self.stalled_share?.over;
+        let share = stall.shares.iter().find(|share| share.over == over)?;
+        Some(share.blocked)
+    }
+
+    /// Whether the writer was blocked for more of the time than the rule allows, where that is
+    /// asked and known.
+    #[must_use]
+    pub fn is_over_share(&self, stall: &Stall) -> Option<bool> {
+        Some(self.blocked(stall)? > self.stalled_share?.blocked)
+    }
+
+    /// Which of its conditions the last look saw met.
+    #[must_use]
+    pub fn trigger(&self, stall: &Stall) -> Option<Trigger> {
+        let at = stall.last.at;
+        if self.crossing(stall) <= at {
+            return Some(Trigger::Age);
+        }
+        let crawls = self.is_over_share(stall) == Some(true) && self.grown_up(stall) <= at;
+        crawls.then_some(Trigger::Share)
     }
 
     /// What is to be done about a stall whose condition is met.

@@ -81,6 +81,7 @@ mod tests {
             at: Mono::default(),
             facts,
             write: None,
+            cause: None,
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     model::{Mono, Stall},
     rule::{Action, Mode, Rule},
+    share::StalledShare,
     tracker::Ended,
 };
 
@@ -35,7 +36,9 @@ pub struct RuleRef {
     /// Whether it may.
     pub mode: Mode,
     /// From which age.
-    pub stalled_for: Duration,
+    pub stalled_for: Option<Duration>,
+    /// From which share of the time.
+    pub stalled_share: Option<StalledShare>,
 }
 
 impl From<&Rule> for RuleRef {
@@ -45,7 +48,21 @@ impl From<&Rule> for RuleRef {
             action: rule.action,
             mode: rule.mode,
             stalled_for: rule.stalled_for,
+            stalled_share: rule.stalled_share,
         }
+    }
+}
+
+impl RuleRef {
+    /// Whether a stall was as old, or its writer had been blocked for as much of the time, as the
+    /// rule asks.
+    #[must_use]
+    pub fn is_met(&self, snapshot: &Snapshot) -> bool {
+        let crawls = |limit: StalledShare| {
+            let mut shares = snapshot.stall.shares.iter();
+            shares.any(|share| share.over == limit.over && share.blocked > limit.blocked)
+        };
+        self.stalled_for.is_some_and(|age| snapshot.age() >= age) || self.stalled_share.is_some_and(crawls)
     }
 }
 
@@ -82,6 +99,8 @@ pub enum Skipped {
     Cooldown,
     /// The host is starved of CPU time, so that slow is not dead.
     Pressure,
+    /// A reader is stopped, traced or frozen: the writer waits for somebody who may go on.
+    ReaderStopped,
     /// The rules have hit more different programs than they should; enforcement is off.
     BlastRadius,
     /// The writer moved, or is no longer in the write.
@@ -92,6 +111,8 @@ pub enum Skipped {
     Identity,
     /// This machine does not let it be done safely.
     Unsupported,
+    /// It would leave no record.
+    Unrecorded,
 }
 
 impl Skipped {
@@ -104,11 +125,13 @@ impl Skipped {
             Self::Budget => "budget",
             Self::Cooldown => "cooldown",
             Self::Pressure => "pressure",
+            Self::ReaderStopped => "reader-stopped",
             Self::BlastRadius => "blast-radius",
             Self::Progressed => "progressed",
             Self::Exited => "exited",
             Self::Identity => "identity",
             Self::Unsupported => "unsupported",
+            Self::Unrecorded => "unrecorded",
         }
     }
 }

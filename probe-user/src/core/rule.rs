@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use super::pace::{Limits, Pace};
 pub use super::{matcher::Match, pattern::Pattern, protect::Protect};
+use super::{
+    pace::{Limits, Pace},
+    share::StalledShare,
+};
 
 /// What a rule does to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +68,10 @@ pub struct Rule {
     pub name: String,
     /// What it applies to.
     pub matches: Match,
-    /// The age from which it acts.
-    pub stalled_for: Duration,
+    /// The age from which it acts. Of this and the share, whichever is met first decides.
+    pub stalled_for: Option<Duration>,
+    /// How much of a window a writer must have been blocked for it to act.
+    pub stalled_share: Option<StalledShare>,
     /// What it does.
     pub action: Action,
     /// How long after SIGTERM it waits for an exit or for progress.
@@ -75,6 +80,8 @@ pub struct Rule {
     pub mode: Mode,
     /// How fast and how far.
     pub pace: Pace,
+    /// Whether it waits while a reader is stopped, traced or frozen.
+    pub hold_when_reader_stopped: bool,
     /// What to run before the first signal.
     pub pre_kill: Option<Hook>,
     /// Whether it may also end a process that is stuck on its stderr.

@@ -4,19 +4,35 @@
 //! reader took nothing in between, and the stall goes on whatever woke the writer;
 //! changed, the old stall is over and a new one begins. The tracker knows no rules.
 
+#[cfg(test)]
+mod naive_tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
 
-use super::model::{
-    Bound, Channel, ChannelKind, Facts, Look, Mono, Process, Sighting, Stall, StallId, WriterId,
+use super::{
+    chain::Cause,
+    model::{Bound, Channel, ChannelKind, Facts, Look, Mono, Process, Sighting, Stall, StallId, WriterId},
+    share::{History, Share},
 };
 
 /// How long a writer may be missing from looks before its stall counts as ended: a
 /// look that lands in a signal handler misses it by microseconds.
 pub const MISSING_FOR: Duration = Duration::from_millis(100);
+
+/// Of so many writers it is kept how long they were blocked; the tracer follows no more.
+const MAX_COUNTED: usize = probe_ebpf::MAX_TRACKED as usize;
+
+impl Stall {
+    /// How long the writer may be missing before the stall counts as ended.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.crawls.unwrap_or_default().max(MISSING_FOR)
+    }
+}
 
 /// Why a stall is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +61,9 @@ impl Ended {
 #[derive(Debug)]
 pub struct Tracker {
     started: Mono,
+    /// The windows over which rules ask for a share.
+    windows: Vec<Duration>,
+    counts: BTreeMap<WriterId, History>,
     looks: u64,
     stalls: BTreeMap<WriterId, Stall>,
     next_id: u64,
@@ -54,8 +73,16 @@ impl Tracker {
     /// An observer that has seen nothing yet.
     #[must_use]
     pub const fn new(started: Mono) -> Self {
+        Self::counting(started, Vec::new())
+    }
+
+    /// One that also says how much of each window a writer was blocked.
+    #[must_use]
+    pub const fn counting(started: Mono, windows: Vec<Duration>) -> Self {
         Self {
             started,
+            windows,
+            counts: BTreeMap::new(),
             looks: 0,
             stalls: BTreeMap::new(),
             next_id: 1,
@@ -73,6 +100,7 @@ impl Tracker {
         let channels = Channels::of(&sightings);
         let mut ended = Vec::new();
         for sighting in sightings {
+            let shares = self.count(&sighting);
             let stall = match self.stalls.remove(&sighting.writer) {
                 None => self.begin(sighting, &channels),
                 Some(mut stall) => {
@@ -89,25 +117,72 @@ impl Tracker {
                             stall
                         }
                         Some(why) => {
-                            ended.push((stall, why));
-                            match why {
+                            let is_there =
+                                (stall.last.channel, stall.last.exec) == (sighting.channel, sighting.exec);
+                            let next = match why {
                                 Ended::Drained => self.resume(sighting),
                                 Ended::Left | Ended::Exited => self.begin(sighting, &channels),
+                            };
+                            if stall.crawls.is_some() && is_there {
+                                Stall {
+                                    id: stall.id,
+                                    crawls: stall.crawls,
+                                    cause: stall.cause,
+                                    ..next
+                                }
+                            } else {
+                                ended.push((stall, why));
+                                next
                             }
                         }
                     };
                     Stall { facts, ..goes_on }
                 }
             };
-            self.stalls.insert(stall.last.writer, stall);
+            self.stalls.insert(stall.last.writer, Stall { shares, ..stall });
         }
+        let longest = self.windows.iter().max().copied().unwrap_or_default();
+        self.counts
+            .retain(|_, history| at.since(history.seen()) <= longest);
         self.sweep(at, &mut ended);
         ended
     }
 
     /// A thread has exited; returns its stall.
     pub fn exited(&mut self, writer: WriterId) -> Option<Stall> {
+        self.counts.remove(&writer);
         self.stalls.remove(&writer)
+    }
+
+    /// Asks about other windows from now on; what was counted is kept where they are the same.
+    pub fn set_windows(&mut self, windows: Vec<Duration>) {
+        if windows != self.windows {
+            self.counts.clear();
+            self.windows = windows;
+        }
+    }
+
+    /// From now on a writer's stall goes on when its reader takes something or it comes back to
+    /// its channel, and may be missing for so long; or not any more.
+    pub fn set_crawling(&mut self, writer: WriterId, crawls: Option<Duration>) {
+        if let Some(stall) = self.stalls.get_mut(&writer) {
+            stall.crawls = crawls;
+        }
+    }
+
+    /// Takes in how long a writer was blocked, if that is asked for and known.
+    fn count(&mut self, sighting: &Sighting) -> Vec<Share> {
+        let Some(counted) = sighting.counted.filter(|_| !self.windows.is_empty()) else {
+            return Vec::new();
+        };
+        let is_known = self.counts.contains_key(&sighting.writer);
+        if !is_known && self.counts.len() >= MAX_COUNTED {
+            return Vec::new();
+        }
+        self.counts
+            .entry(sighting.writer)
+            .or_insert_with(|| History::new(counted, self.windows.len()))
+            .add(sighting.at, counted, &self.windows)
     }
 
     /// Files what was read of a process with each of its stalls.
@@ -119,6 +194,17 @@ impl Tracker {
         {
             stall.facts = Some(Arc::clone(facts));
         }
+    }
+
+    /// Files with a stall why it lasts, or that this is to be asked again; returns the stall
+    /// where that is news.
+    pub fn explain(&mut self, writer: WriterId, cause: Option<Arc<Cause>>) -> Option<Stall> {
+        let stall = self.stalls.get_mut(&writer)?;
+        if stall.cause == cause {
+            return None;
+        }
+        stall.cause = cause;
+        Some(stall.clone())
     }
 
     /// The stalls of a process's threads.
@@ -184,7 +270,10 @@ impl Tracker {
             watched: since,
             look: self.looks,
             missing: None,
+            shares: Vec::new(),
+            crawls: None,
             facts: None,
+            cause: None,
         }
     }
 
@@ -197,7 +286,7 @@ impl Tracker {
             .filter(|stall| stall.look < looks)
             .filter_map(|stall| {
                 let missing = *stall.missing.get_or_insert(at);
-                (at.since(missing) >= MISSING_FOR).then_some(stall.last.writer)
+                (at.since(missing) >= stall.patience()).then_some(stall.last.writer)
             })
             .collect();
         for writer in gone {

@@ -23,7 +23,7 @@ use crate::{
     core::model::{
         Channel, ChannelKind, DrainToken, Look, Process, Sighting, Stream, WriteSyscall, WriterId,
     },
-    probe::process::comm_bytes,
+    probe::{process::comm_bytes, readers::device},
 };
 
 const ARCH: Arch = if cfg!(target_arch = "aarch64") {
@@ -87,6 +87,7 @@ fn writers_of(process: &ProcProcess, filter: &CommFilter, unix: &HashSet<u64>) -
             syscall,
             stream: stream_of(tgid, channel),
             queued,
+            counted: None,
             comm: stat.comm.clone(),
             thread: thread.comm,
         })
@@ -96,7 +97,7 @@ fn writers_of(process: &ProcProcess, filter: &CommFilter, unix: &HashSet<u64>) -
 
 /// The write-class call that a thread sleeps in: `/proc/PID/task/TID/syscall` has its number
 /// and arguments.
-fn write_call(dir: &Path) -> Option<(WriteSyscall, u32)> {
+pub(super) fn write_call(dir: &Path) -> Option<(WriteSyscall, u32)> {
     let line = fs::read_to_string(dir.join("syscall")).ok()?;
     let mut words = line.split_ascii_whitespace();
     let syscall = WriteSyscall::from_number(ARCH, words.next()?.parse().ok()?)?;
@@ -130,7 +131,7 @@ fn channel_of(tgid: u32, fd: u32, unix: &HashSet<u64>) -> Option<Channel> {
     };
     Some(Channel {
         kind,
-        dev: u32::try_from(meta.dev()).unwrap_or(0),
+        dev: device(meta.dev()),
         inode: meta.ino(),
     })
 }

@@ -9,17 +9,18 @@ pub mod trial;
 pub mod written;
 
 use std::{
+    error::Error,
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, RawFd},
     path::PathBuf,
     time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, RingBuf},
-    programs::Iter,
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+    programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
 use probe_ebpf::{
@@ -33,7 +34,7 @@ use self::{
     load::{Prepared, create, load_iter, prepare, refused},
     tracer::Tracer,
 };
-use super::layout::LayoutError;
+use super::{layout::LayoutError, readers::OpenFiles};
 use crate::core::{
     machine::Note,
     model::{Look, Process, WriterId},
@@ -42,6 +43,10 @@ use crate::core::{
 /// Where kernels show their type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// The iterators, by their names in the object.
+const SCANNER: &str = "scan";
+const FILE_WALK: &str = "walk_files";
+
 /// What to load, and for whom.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -49,12 +54,29 @@ pub struct Options {
     pub btf: PathBuf,
     /// Which commands to look at.
     pub filter: CommFilter,
+    /// Whether the tracer counts how long each writer is blocked, across its writes.
+    pub count_blocked: bool,
     /// Whether the programs log what they see.
     pub kernel_log: bool,
     /// How to follow writers, for whoever does; `None` takes the first that the kernel allows.
     pub tracer: Option<Tracer>,
     /// Whether each call that writes is counted; it takes a tracer of functions.
     pub trace_writes: bool,
+}
+
+impl Options {
+    /// Nothing but the looks at these commands, on the running kernel.
+    #[must_use]
+    pub fn new(filter: CommFilter) -> Self {
+        Self {
+            btf: KERNEL_BTF.into(),
+            filter,
+            count_blocked: false,
+            kernel_log: false,
+            tracer: None,
+            trace_writes: false,
+        }
+    }
 }
 
 /// Why the kernel side cannot be used.
@@ -108,6 +130,12 @@ impl ProbeError {
     pub const fn is_privilege(&self) -> bool {
         matches!(self, Self::NoPrivilege(_))
     }
+
+    /// Whether the same may work again once there are descriptors or memory to be had.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Read { error, .. } if is_shortage(error))
+    }
 }
 
 /// The kernel side: the scanner, and the tracer where it is attached.
@@ -115,6 +143,9 @@ pub struct Kernel {
     ebpf: Ebpf,
     tracer: Tracer,
     clocks: Clocks,
+    walks_files: bool,
+    /// Whether a look has worked: whatever stops a later one, the kernel can do it.
+    looked: bool,
     buffer: Vec<u8>,
 }
 
@@ -162,12 +193,24 @@ impl Kernel {
         notify_after: Option<Duration>,
     ) -> Result<Self, ProbeError> {
         let mut ebpf = create(prepared, options, tracer, notify_after)?;
-        load_iter(&mut ebpf, &prepared.btf).map_err(|e| refused("the scanner (iter/task)", &e))?;
+        load_iter(&mut ebpf, SCANNER, "task", &prepared.btf)
+            .map_err(|e| refused("the scanner (iter/task)", &e))?;
+        // Without it `/proc` is walked: slower, and it shows less.
+        let walks_files = load_iter(&mut ebpf, FILE_WALK, "task_file", &prepared.btf);
+        if let Err(error) = &walks_files {
+            let refused = refused("the walk over open files (iter/task_file)", error);
+            log::warn!("{refused}; readers are looked for in /proc");
+        }
         tracer.attach(&mut ebpf, &prepared.btf, &prepared.layout)?;
+        if options.count_blocked && !tracer.counts_blocked() {
+            log::warn!("{tracer} does not count blocked time: no rule with stalled_share will act");
+        }
         Ok(Self {
             ebpf,
             tracer,
             clocks: Clocks::default(),
+            walks_files: walks_files.is_ok(),
+            looked: false,
             buffer: Vec::new(),
         })
     }
@@ -183,13 +226,27 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn look(&mut self) -> Result<(Look, Observer), ProbeError> {
-        let mut file = self.open_iterator()?;
-        self.buffer.clear();
-        read_all(&mut file, &mut self.buffer).map_err(|error| ProbeError::Read {
-            what: "the scanner",
-            error,
-        })?;
+        self.read(SCANNER, "the scanner")?;
+        self.looked = true;
         decode(&self.buffer, self.tracer != Tracer::Scan, &mut self.clocks)
+    }
+
+    /// Walks all open files once.
+    ///
+    /// # Errors
+    /// See [`ProbeError`].
+    pub fn open_files(&mut self) -> Result<OpenFiles, ProbeError> {
+        if !self.walks_files {
+            return Ok(OpenFiles::from_proc());
+        }
+        self.read(FILE_WALK, "the walk over open files")?;
+        OpenFiles::from_records(&self.buffer)
+    }
+
+    fn read(&mut self, program: &str, what: &'static str) -> Result<(), ProbeError> {
+        let mut file = self.open_iterator(program)?;
+        self.buffer.clear();
+        read_all(&mut file, &mut self.buffer).map_err(|error| ProbeError::Read { what, error })
     }
 
     /// The ring buffer of the tracer's notes; there is one, once.
@@ -218,6 +275,39 @@ impl Kernel {
         }
     }
 
+    /// How many writers the tracer follows, and how many it can.
+    #[must_use]
+    pub fn tracked(&self) -> (u64, u64) {
+        // The object's only variable without a value of its own.
+        let followed = self
+            .ebpf
+            .map(".bss")
+            .and_then(|map| Array::<_, u64>::try_from(map).ok())
+            .and_then(|array| array.get(&0, 0).ok());
+        (followed.unwrap_or(0), u64::from(probe_ebpf::MAX_TRACKED))
+    }
+
+    /// How the programs have run, where the kernel counts that (`kernel.bpf_stats_enabled`): name,
+    /// runs and time. It says so of a program's descriptor (`bpf_prog_show_fdinfo`,
+    /// kernel/bpf/syscall.c).
+    #[must_use]
+    pub fn runs(&self) -> Vec<(&str, u64, Duration)> {
+        let run = |name, program: &Program| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let field = |key: &str| -> Option<u64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+                line.trim().parse().ok()
+            };
+            let count = field("run_cnt:").filter(|count| *count > 0)?;
+            Some((name, count, Duration::from_nanos(field("run_time_ns:")?)))
+        };
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| run(name, program))
+            .collect()
+    }
+
     fn sums(&self, map: &str, len: u32) -> Vec<u64> {
         let counters = self
             .ebpf
@@ -232,16 +322,23 @@ impl Kernel {
         (0..len).map(sum).collect()
     }
 
-    fn open_iterator(&mut self) -> Result<File, ProbeError> {
-        let refused = |error: &dyn std::fmt::Display| ProbeError::Refused {
-            what: "an iterator over its tasks",
-            error: error.to_string(),
+    fn open_iterator(&mut self, name: &str) -> Result<File, ProbeError> {
+        let looked = self.looked;
+        let refused = |error: &(dyn Error + 'static)| match io_cause(error) {
+            Some(error) if looked || is_shortage(&error) => ProbeError::Read {
+                what: "an iterator",
+                error,
+            },
+            _ => ProbeError::Refused {
+                what: "an iterator over its tasks or files",
+                error: error.to_string(),
+            },
         };
         let program: &mut Iter = self
             .ebpf
-            .program_mut("scan")
+            .program_mut(name)
             .and_then(|program| program.try_into().ok())
-            .ok_or(ProbeError::Mismatch("no scanner in it"))?;
+            .ok_or(ProbeError::Mismatch("no such iterator in it"))?;
         let link = program.attach().map_err(|e| refused(&e))?;
         let link = program.take_link(link).map_err(|e| refused(&e))?;
         link.into_file().map_err(|e| refused(&e))
@@ -296,6 +393,27 @@ impl Notes {
             Note::Woke(writer)
         }))
     }
+}
+
+/// The system's answer behind an error.
+fn io_cause(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error)
+        .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN))
 }
 
 /// Reads an iterator to its end.

@@ -8,7 +8,7 @@ use super::{
     Clocks, Frame, Header, MAGIC, MAX_BODY, VERSION, wire,
     wire::{Look as WireLook, moved},
 };
-use crate::core::model::{Facts, Look, Mono, Sighting, WriterId};
+use crate::core::model::{Counted, Facts, Look, Mono, Sighting, WriterId};
 
 /// Length and checksum.
 pub(super) const PREFIX: usize = 8;
@@ -73,6 +73,8 @@ pub struct Recording<'a> {
     ended: bool,
     loss: Option<Loss>,
     writers: BTreeMap<WriterId, Sighting>,
+    /// Counts of writers of the next look.
+    counts: BTreeMap<WriterId, Option<Counted>>,
     facts: Facts,
 }
 
@@ -109,6 +111,7 @@ impl<'a> Recording<'a> {
             ended: false,
             loss: None,
             writers: BTreeMap::new(),
+            counts: BTreeMap::new(),
             facts: Facts::default(),
         })
     }
@@ -126,12 +129,36 @@ impl<'a> Recording<'a> {
     }
 
     fn read(&mut self) -> Result<Frame, Flaw> {
+        let start = self.at;
+        loop {
+            match self.read_one() {
+                Ok(None) => {}
+                Ok(Some(frame)) => return Ok(frame),
+                Err(flaw) => {
+                    // What belongs to a frame that is not whole is not either.
+                    self.at = start;
+                    return Err(flaw);
+                }
+            }
+        }
+    }
+
+    /// One frame of the file; `None` for what belongs to the frame after it.
+    fn read_one(&mut self) -> Result<Option<Frame>, Flaw> {
         let rest = &self.bytes[self.at..];
         if rest.is_empty() {
             return Err(Flaw::NoEnd);
         }
         let body = body(rest)?;
         let frame = match parse(body)? {
+            wire::Frame::Counts(counts) => {
+                let known = |(writer, count): (wire::Writer, Option<wire::Count>)| {
+                    (writer.into(), count.map(Counted::from))
+                };
+                self.counts.extend(counts.into_iter().map(known));
+                self.at += PREFIX + body.len();
+                return Ok(None);
+            }
             wire::Frame::Look(look) => Frame::Look(self.look(look).ok_or(Flaw::Unknown)?),
             wire::Frame::Facts { writer, changed } => {
                 for fact in changed {
@@ -146,10 +173,14 @@ impl<'a> Recording<'a> {
                 wall,
                 mono: Mono::from_nanos(mono),
             }),
+            wire::Frame::Readers { at, readers } => {
+                let readers = readers.readership().ok_or(Flaw::Unknown)?;
+                Frame::Readers(Mono::from_nanos(at), Box::new(readers))
+            }
             wire::Frame::End { at } => Frame::End(Mono::from_nanos(at)),
         };
         self.at += PREFIX + body.len();
-        Ok(frame)
+        Ok(Some(frame))
     }
 
     /// `None` if it does not fit the look before.
@@ -163,7 +194,15 @@ impl<'a> Recording<'a> {
         }
         for seen in look.changed {
             let sighting = seen.sighting(at)?;
-            self.writers.insert(sighting.writer, sighting);
+            let counted = self
+                .writers
+                .get(&sighting.writer)
+                .and_then(|before| before.counted);
+            self.writers
+                .insert(sighting.writer, Sighting { counted, ..sighting });
+        }
+        for (writer, counted) in std::mem::take(&mut self.counts) {
+            self.writers.get_mut(&writer)?.counted = counted;
         }
         Some(Look {
             at,

@@ -1,11 +1,15 @@
 //! What is written is read again; what is not whole is noticed.
 
-use std::path::PathBuf;
+mod readers;
+
+use std::{path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 
 use super::{steady::Steady, *};
-use crate::core::model::{Channel, ChannelKind, DrainToken, Group, Process, Sighting, Stream, WriteSyscall};
+use crate::core::model::{
+    Channel, ChannelKind, Counted, DrainToken, Group, Process, Sighting, Stream, WriteSyscall,
+};
 
 fn mono() -> impl Strategy<Value = Mono> {
     prop_oneof![0..100_u64, any::<u64>()].prop_map(Mono::from_nanos)
@@ -38,6 +42,7 @@ prop_compose! {
         syscall in 1..=10_u8,
         stream in prop::option::of(prop::sample::select(vec![Stream::Stdin, Stream::Stdout, Stream::Stderr])),
         queued in any::<Option<u64>>(),
+        counted in prop::option::of((mono(), 0..3_u64)),
         (untouched, exec) in any::<(bool, u32)>(),
         (comm, thread) in any::<(String, String)>(),
     ) -> Sighting {
@@ -57,6 +62,10 @@ prop_compose! {
             syscall: WriteSyscall::from_u8(syscall).unwrap(),
             stream,
             queued,
+            counted: counted.map(|(since, awake)| Counted {
+                since,
+                awake: Duration::from_nanos(awake),
+            }),
             comm,
             thread,
         }
@@ -101,6 +110,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         2 => (writer(), facts()).prop_map(|(writer, facts)| Frame::Facts(writer, Box::new(facts))),
         1 => (mono(), note).prop_map(|(at, note)| Frame::Note(at, note)),
         1 => clocks.prop_map(Frame::Clocks),
+        1 => (mono(), readers::readership()).prop_map(|(at, readers)| Frame::Readers(at, Box::new(readers))),
     ]
 }
 
@@ -174,8 +184,20 @@ fn decode(bytes: &[u8]) -> Result<(Vec<Frame>, Option<Loss>), OpenError> {
     Ok((frames, recording.loss()))
 }
 
-/// A small recording of everything there is.
+/// A small recording of all looks, notes and facts that there are.
 fn small() -> Vec<Frame> {
+    looks(Some(Counted {
+        since: Mono::from_nanos(500),
+        awake: Duration::from_nanos(20),
+    }))
+}
+
+/// The same, as version 1 knew it.
+fn first() -> Vec<Frame> {
+    looks(None)
+}
+
+fn looks(counted: Option<Counted>) -> Vec<Frame> {
     let writer = WriterId {
         tid: 7,
         process: Process {
@@ -203,6 +225,7 @@ fn small() -> Vec<Frame> {
         syscall: WriteSyscall::Write,
         stream: Some(Stream::Stdout),
         queued: Some(219_264),
+        counted,
         comm: "ffmpeg".into(),
         thread: "mux0:mp4".into(),
     };
@@ -247,9 +270,33 @@ fn a_recording_is_read_as_it_was_written() {
 
 #[test]
 fn the_bytes_of_the_format_are_what_they_were() {
+    // Whoever changes these breaks recordings that people keep: see `wire`.
+    let (mut bytes, _) = encode(&first());
+    bytes[8] = 1;
+    assert_eq!(
+        (bytes.len(), crc32fast::hash(&bytes)),
+        (286, 1_755_654_822),
+        "version 1"
+    );
     let (bytes, _) = encode(&small());
-    // Whoever changes this breaks recordings that people keep: see `wire`.
-    assert_eq!((bytes.len(), crc32fast::hash(&bytes)), (286, 1_755_654_822));
+    assert_eq!(
+        (bytes.len(), crc32fast::hash(&bytes)),
+        (307, 439_040_576),
+        "version 2, counts"
+    );
+    let (bytes, _) = encode(&readers::small());
+    assert_eq!(
+        (bytes.len(), crc32fast::hash(&bytes)),
+        (107, 3_857_229_508),
+        "version 2, readers"
+    );
+}
+
+#[test]
+fn what_version_1_wrote_is_read() {
+    let (mut bytes, _) = encode(&first());
+    bytes[8] = 1;
+    assert_eq!(decode(&bytes), Ok((first(), None)));
 }
 
 #[test]
@@ -300,13 +347,13 @@ fn a_tail_of_zeros_is_damage() {
 fn what_is_no_recording_or_too_new_is_refused() {
     let (bytes, ends) = encode(&[]);
     let mut newer = bytes.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     for (bytes, error) in [
         (&b""[..], OpenError::Foreign),
         (b"[observe]\n", OpenError::Foreign),
         (&bytes[..8], OpenError::Header),
         (&bytes[..ends[0] - 1], OpenError::Header),
-        (&newer, OpenError::Newer(2)),
+        (&newer, OpenError::Newer(3)),
     ] {
         assert_eq!(decode(bytes), Err(error));
     }

@@ -3,19 +3,23 @@
 //! Recordings outlive the program: nothing here may be renumbered or retyped. A new
 //! fact or frame is a variant at the end of its enum and a higher version.
 
+mod readers;
+
 use std::{
     ffi::OsString,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::PathBuf,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::readers::Readers;
 use crate::core::{
     machine::Note,
     model::{
-        Channel, ChannelKind, DrainToken, Facts, Group, Mono, Process, Sighting, Stream, WriteSyscall,
-        WriterId,
+        Channel, ChannelKind, Counted, DrainToken, Facts, Group, Mono, Process, Sighting, Stream,
+        WriteSyscall, WriterId,
     },
 };
 
@@ -32,10 +36,55 @@ pub(super) struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Frame {
     Look(Look),
-    Facts { writer: Writer, changed: Vec<Fact> },
-    Note { at: u64, kind: Noted, writer: Writer },
-    Clocks { wall: i64, mono: u64 },
-    End { at: u64 },
+    Facts {
+        writer: Writer,
+        changed: Vec<Fact>,
+    },
+    Note {
+        at: u64,
+        kind: Noted,
+        writer: Writer,
+    },
+    Clocks {
+        wall: i64,
+        mono: u64,
+    },
+    End {
+        at: u64,
+    },
+    /// Since version 2.
+    Counts(Vec<(Writer, Option<Count>)>),
+    /// Since version 2.
+    Readers {
+        at: u64,
+        readers: Readers,
+    },
+}
+
+/// How long a writer of the look that comes next was not blocked, where that is not what it was
+/// at the look before.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Count {
+    since: u64,
+    awake: u64,
+}
+
+impl From<Counted> for Count {
+    fn from(counted: Counted) -> Self {
+        Self {
+            since: counted.since.as_nanos(),
+            awake: u64::try_from(counted.awake.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl From<Count> for Counted {
+    fn from(count: Count) -> Self {
+        Self {
+            since: Mono::from_nanos(count.since),
+            awake: Duration::from_nanos(count.awake),
+        }
+    }
 }
 
 /// A look as what differs from the one before it.
@@ -144,7 +193,7 @@ impl From<Writer> for WriterId {
 
 impl Seen {
     pub(super) fn new(look: Mono, sighting: &Sighting) -> Self {
-        // Every field by name, so that none is forgotten here.
+        // Every field by name, so that none is forgotten here; counts have a frame of their own.
         let Sighting {
             writer,
             at,
@@ -161,6 +210,7 @@ impl Seen {
             syscall,
             stream,
             queued,
+            counted: _,
             comm,
             thread,
         } = sighting;
@@ -217,6 +267,7 @@ impl Seen {
                 StdStream::Stderr => Stream::Stderr,
             }),
             queued: self.queued,
+            counted: None,
             comm: self.comm,
             thread: self.thread,
         })

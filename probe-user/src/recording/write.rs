@@ -50,7 +50,13 @@ impl Encoder {
     /// Appends a frame. Of several sightings of one writer in a look, the last is kept.
     pub fn frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         let frame = match frame {
-            Frame::Look(look) => wire::Frame::Look(self.look(look)),
+            Frame::Look(look) => {
+                let counts = self.counts(look);
+                if !counts.is_empty() {
+                    append(&wire::Frame::Counts(counts), out);
+                }
+                wire::Frame::Look(self.look(look))
+            }
             Frame::Facts(writer, facts) => wire::Frame::Facts {
                 writer: (*writer).into(),
                 changed: self.facts(facts),
@@ -63,6 +69,10 @@ impl Encoder {
                     writer: writer.into(),
                 }
             }
+            Frame::Readers(at, readers) => wire::Frame::Readers {
+                at: at.as_nanos(),
+                readers: readers.as_ref().into(),
+            },
             Frame::Clocks(clocks) => wire::Frame::Clocks {
                 wall: clocks.wall,
                 mono: clocks.mono.as_nanos(),
@@ -70,6 +80,19 @@ impl Encoder {
             Frame::End(at) => wire::Frame::End { at: at.as_nanos() },
         };
         append(&frame, out);
+    }
+
+    /// The counts that differ from those of the look before; those of new writers, too.
+    fn counts(&self, look: &Look) -> Vec<(wire::Writer, Option<wire::Count>)> {
+        let differs = |sighting: &&Sighting| {
+            let before = self.writers.get(&sighting.writer);
+            before.and_then(|before| before.counted) != sighting.counted
+        };
+        look.sightings
+            .iter()
+            .filter(differs)
+            .map(|sighting| (sighting.writer.into(), sighting.counted.map(wire::Count::from)))
+            .collect()
     }
 
     fn look(&mut self, look: &Look) -> wire::Look {
@@ -88,6 +111,7 @@ impl Encoder {
                 let same = self.writers.get(&sighting.writer).is_some_and(|before| {
                     let mut before = before.clone();
                     before.at = sighting.at;
+                    before.counted = sighting.counted;
                     before == **sighting
                 });
                 !same || offset(look.at, sighting.at) != seen

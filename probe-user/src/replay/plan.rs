@@ -172,7 +172,7 @@ fn sums(outcome: &Outcome, policy: &Policy) -> String {
 
 /// Whether a report is that of an alerting rule, and not of the age from which all are reported.
 fn has_crossed(rule: &RuleRef, snapshot: &Snapshot) -> bool {
-    rule.action == Action::Alert && snapshot.age() >= rule.stalled_for
+    rule.action == Action::Alert && rule.is_met(snapshot)
 }
 
 /// A name and what belongs to it, separated by commas, on as few lines as that takes.

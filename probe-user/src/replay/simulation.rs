@@ -48,7 +48,7 @@ pub fn run(recording: Recording<'_>, survey: &Survey, observe: &Observe, policy:
                     none => *none = Some(Simulation::begin(survey, policy.clone(), look)),
                 }
             }
-            Frame::Facts(..) | Frame::Clocks(_) | Frame::End(_) => {}
+            Frame::Facts(..) | Frame::Readers(..) | Frame::Clocks(_) | Frame::End(_) => {}
         }
     }
     simulation.map_or_else(Outcome::default, |simulation| Outcome {
@@ -217,6 +217,7 @@ impl<'a> Simulation<'a> {
         if traced && began.is_some_and(|(entered, token)| entered.max(token) <= now) {
             return Some(Sighting {
                 at: now,
+                counted: None,
                 ..later.clone()
             });
         }
@@ -226,6 +227,7 @@ impl<'a> Simulation<'a> {
                 at: earlier.at.max(now),
                 token: DrainToken([u64::MAX, now.as_nanos()]),
                 token_since: None,
+                counted: None,
                 ..earlier.clone()
             }),
             _ => None,
@@ -243,6 +245,14 @@ impl<'a> Simulation<'a> {
                         self.unknown.insert(process);
                     }
                     self.machine.handle_facts(process, facts, now);
+                }
+                Effect::FindReaders(channels) => {
+                    let found = self.survey.readership(&channels, now);
+                    self.machine.handle_readers(found, now);
+                }
+                Effect::CheckReaders(processes) => {
+                    let people = self.survey.people(&processes, now);
+                    self.machine.handle_people(people, now);
                 }
                 Effect::Open(id, process) => {
                     self.targets.insert(id, process);

@@ -97,6 +97,7 @@ fn the_recordings_are_what_their_scenes_make_and_small() {
         ("slow-reader.pst", scenes::slow_reader()),
         ("respawn-loop.pst", scenes::respawn_loop()),
         ("paused-viewer.pst", scenes::paused_viewer()),
+        ("stopped-reader.pst", scenes::stopped_reader()),
     ];
     let total: usize = recordings.iter().map(|(_, bytes)| bytes.len()).sum();
     for (name, bytes) in &recordings {
@@ -108,7 +109,13 @@ fn the_recordings_are_what_their_scenes_make_and_small() {
 
 #[test]
 fn the_plan_of_each_recording_is_what_it_was_and_fits_eighty_columns() {
-    for name in ["incident", "slow-reader", "respawn-loop", "paused-viewer"] {
+    for name in [
+        "incident",
+        "slow-reader",
+        "respawn-loop",
+        "paused-viewer",
+        "stopped-reader",
+    ] {
         for config in [USUAL, STRICT] {
             let done = replay(&format!("{name}.pst"), config, &[]);
             let plan = stdout(&done);
@@ -145,11 +152,54 @@ fn each_of_the_534_is_planned_once_and_no_one_else() {
 }
 
 #[test]
+fn a_rule_is_held_back_where_the_reader_was_stopped_and_acts_where_it_ran_again() {
+    let outcome = outcome("stopped-reader.pst", STRICT);
+
+    let said: Vec<_> = outcome
+        .reports
+        .iter()
+        .filter_map(|(at, report)| match report {
+            Report::Kill(_, _, KillReport::Skipped(why, _)) => {
+                Some((scenes::seconds(*at).round(), why.as_str()))
+            }
+            Report::Kill(_, _, KillReport::Planned(_)) => Some((scenes::seconds(*at).round(), "planned")),
+            Report::Kill(..) | Report::StallDetected(..) | Report::StallEnded(..) | Report::Degraded(_) => {
+                None
+            }
+        })
+        .collect();
+    // Blocked at 5 s; the rule is due at 40 s, and the debugger lets go at 70 s.
+    assert_eq!(said, [(40.0, "reader-stopped"), (70.0, "planned")]);
+}
+
+#[test]
 fn a_reader_of_a_byte_now_and_then_is_never_planned() {
     for config in [USUAL, STRICT] {
         let outcome = outcome("slow-reader.pst", config);
         assert!(planned(&outcome).is_empty());
     }
+}
+
+#[test]
+fn one_whose_reader_only_ever_takes_a_byte_is_planned_by_its_share() {
+    let plans = planned(&outcome("slow-reader.pst", "crawl.toml"));
+    assert_eq!(plans.len(), 1, "{plans:?}");
+    assert!(plans[0].1 < 60.0, "no stall of it is that old: {plans:?}");
+}
+
+#[test]
+fn what_an_older_pipestall_recorded_is_replayed_as_far_as_it_tells() {
+    let (old, new) = ("version-1.pst", "respawn-loop.pst");
+    assert_eq!(fs::read(fixture(old)).unwrap()[8], 1);
+    for config in [USUAL, STRICT] {
+        let plans = planned(&outcome(old, config));
+        assert_eq!(plans, planned(&outcome(new, config)));
+    }
+    let done = replay(old, "crawl.toml", &[]);
+    stdout(&done);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(said.contains("no rule acts by its stalled_share"), "{said}");
+    assert_eq!(planned(&outcome(old, "crawl.toml")), []);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The recordings under `tests/fixtures/recordings`, made from simulated processes. What
 //! is looked at here goes through the same preparation and encoding as a live look.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -9,9 +12,10 @@ use probe_user::{
     core::{
         machine::Note,
         model::{
-            Channel, ChannelKind, DrainToken, Facts, Look, Mono, Process, Sighting, Stream, WriteSyscall,
-            WriterId,
+            Channel, ChannelKind, Counted, DrainToken, Facts, Look, Mono, Process, Sighting, Stream,
+            WriteSyscall, WriterId,
         },
+        reader::{End, Person, Readership, State},
     },
     recording::{Clocks, Encoder, Frame, Header, steady::Steady},
 };
@@ -39,6 +43,8 @@ pub(crate) struct Life {
     /// When it is through with its write.
     leaves: Option<f64>,
     exits: Option<f64>,
+    /// From when to when its parent, which should read, is held by a tracer.
+    traced: Option<(f64, f64)>,
 }
 
 impl Life {
@@ -90,6 +96,10 @@ impl Life {
             syscall: WriteSyscall::Write,
             stream: Some(Stream::Stdout),
             queued: Some(219_264 - drained % 16 * 4096),
+            counted: (is_traced || now > 0.0).then(|| Counted {
+                since: at(self.blocks.max(0.0)),
+                awake: Duration::ZERO,
+            }),
             comm: "ffmpeg".to_owned(),
             thread: "mux0:mp4".to_owned(),
         }
@@ -107,6 +117,42 @@ impl Life {
             unit: Some(self.unit.clone()),
             ..Facts::default()
         }
+    }
+
+    /// Who should read, as far as it differs from what was recorded at `before`.
+    fn readers(&self, now: f64, before: Option<f64>) -> Option<Readership> {
+        let (from, to) = self.traced?;
+        let state = |at: f64| {
+            if (from..to).contains(&at) {
+                State::Traced
+            } else {
+                State::Sleeping
+            }
+        };
+        if before.is_some_and(|before| state(before) == state(now)) {
+            return None;
+        }
+        let process = Process {
+            tgid: self.parent.0,
+            start: 1,
+        };
+        let end = End {
+            process,
+            fd: 21,
+            inherited: false,
+        };
+        let person = Person {
+            comm: self.parent.1.to_owned(),
+            state: state(now),
+            sleeps_in: Some("ep_poll".to_owned()),
+            at: at(now),
+        };
+        let mut readers = Readership::default();
+        if before.is_none() {
+            readers.ends.insert(self.sighting(now).channel, vec![end]);
+        }
+        readers.people.insert(process, person);
+        Some(readers)
     }
 
     /// What the tracer notes: an exit, and that one who was stalled for long is awake.
@@ -140,6 +186,7 @@ pub(crate) fn record(lives: &[Life], seconds: u32) -> Vec<u8> {
     let mut encoder = Encoder::begin(&header, &mut bytes);
     let mut steady = Steady::default();
     let mut known = BTreeSet::new();
+    let mut readers_known = BTreeMap::new();
     let mut notes: Vec<_> = lives.iter().flat_map(Life::notes).collect();
     notes.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let mut notes = notes.into_iter().peekable();
@@ -158,6 +205,13 @@ pub(crate) fn record(lives: &[Life], seconds: u32) -> Vec<u8> {
         for life in blocked {
             if now - life.blocks >= 1.0 && known.insert(life.writer()) {
                 encoder.frame(&Frame::Facts(life.writer(), Box::new(life.facts())), &mut bytes);
+                readers_known.remove(&life.writer());
+            }
+            if known.contains(&life.writer()) {
+                let before = readers_known.insert(life.writer(), now);
+                if let Some(readers) = life.readers(now, before) {
+                    encoder.frame(&Frame::Readers(at(now), Box::new(readers)), &mut bytes);
+                }
             }
         }
     }
@@ -175,6 +229,7 @@ fn life(pid: u32, blocks: f64) -> Life {
         drains: Vec::new(),
         leaves: None,
         exits: None,
+        traced: None,
     }
 }
 
@@ -244,6 +299,15 @@ pub(crate) fn paused_viewer() -> Vec<u8> {
         leaves: Some(110.0),
         exits: Some(110.2),
         ..life(7_000, 5.0)
+    }];
+    record(&lives, 120)
+}
+
+/// A server that somebody looks at with a debugger for a minute, and that then does not read.
+pub(crate) fn stopped_reader() -> Vec<u8> {
+    let lives = [Life {
+        traced: Some((10.0, 70.0)),
+        ..life(7_100, 5.0)
     }];
     record(&lives, 120)
 }

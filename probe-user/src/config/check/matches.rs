@@ -21,6 +21,7 @@ use crate::{
         model::{Stream, channel_name},
         pattern::Pattern,
         protect::Protect,
+        reader::State,
     },
 };
 
@@ -43,33 +44,7 @@ impl<'a> Check<'a> {
         };
         let (table, raw) = (inner(rule, given), given.get_ref());
         let known = self.problems.len();
-        let matches = Match {
-            comm: self.condition(&table, "comm", raw.comm.as_ref()),
-            thread: self.condition(&table, "thread", raw.thread.as_ref()),
-            exe: self.condition(&table, "exe", raw.exe.as_ref()),
-            cmdline: self.condition(&table, "cmdline", raw.cmdline.as_ref()),
-            user: self.condition(&table, "user", raw.user.as_ref()),
-            group: self.condition(&table, "group", raw.group.as_ref()),
-            parent: self.condition(&table, "parent", raw.parent.as_ref()),
-            ancestor: self.condition(&table, "ancestor", raw.ancestor.as_ref()),
-            cgroup: self.condition(&table, "cgroup", raw.cgroup.as_ref()),
-            unit: self.condition(&table, "unit", raw.unit.as_ref()),
-            container: self.condition(&table, "container", raw.container.as_ref()),
-            channel: raw.channel.as_ref().and_then(|text| {
-                let place = table.value("channel", text);
-                let words = ("channel", "channels");
-                self.keep(one_of(&place, text.get_ref(), words, &CHANNELS, channel_name))
-            }),
-            stream: raw.stream.as_ref().and_then(|text| {
-                let place = table.value("stream", text);
-                let words = ("stream", "streams");
-                self.keep(one_of(&place, text.get_ref(), words, &STREAMS, Stream::as_str))
-            }),
-            min_process_age: raw.min_process_age.as_ref().and_then(|text| {
-                let place = table.value("min_process_age", text);
-                self.keep(duration(&place, text.get_ref(), MIN_PROCESS_AGE))
-            }),
-        };
+        let matches = self.conditions(&table, raw);
         if self.problems.len() > known {
             return None;
         }
@@ -82,6 +57,65 @@ impl<'a> Check<'a> {
         }
         self.warn_of_nothing(&table, raw, &matches, observe);
         Some(matches)
+    }
+
+    /// Every condition that is given and right.
+    pub(super) fn conditions(&mut self, table: &Table<'a>, raw: &RawMatch) -> Match {
+        let matches = Match {
+            comm: self.condition(table, "comm", raw.comm.as_ref()),
+            thread: self.condition(table, "thread", raw.thread.as_ref()),
+            exe: self.condition(table, "exe", raw.exe.as_ref()),
+            cmdline: self.condition(table, "cmdline", raw.cmdline.as_ref()),
+            user: self.condition(table, "user", raw.user.as_ref()),
+            group: self.condition(table, "group", raw.group.as_ref()),
+            parent: self.condition(table, "parent", raw.parent.as_ref()),
+            ancestor: self.condition(table, "ancestor", raw.ancestor.as_ref()),
+            cgroup: self.condition(table, "cgroup", raw.cgroup.as_ref()),
+            unit: self.condition(table, "unit", raw.unit.as_ref()),
+            container: self.condition(table, "container", raw.container.as_ref()),
+            channel: raw.channel.as_ref().and_then(|text| {
+                let place = table.value("channel", text);
+                let words = ("channel", "channels");
+                self.keep(one_of(&place, text.get_ref(), words, &CHANNELS, channel_name))
+            }),
+            stream: raw.stream.as_ref().and_then(|text| {
+                let place = table.value("stream", text);
+                let words = ("stream", "streams");
+                self.keep(one_of(&place, text.get_ref(), words, &STREAMS, Stream::as_str))
+            }),
+            culprit_comm: raw
+                .culprit
+                .as_ref()
+                .and_then(|culprit| self.condition(table, "culprit.comm", culprit.comm.as_ref())),
+            reader_state: raw.reader.as_ref().and_then(|reader| {
+                let text = reader.state.as_ref()?;
+                let place = table.value("reader.state", text);
+                let words = ("state", "states");
+                self.keep(one_of(&place, text.get_ref(), words, &State::ALL, State::as_str))
+            }),
+            deadlock: raw.deadlock,
+            min_process_age: raw.min_process_age.as_ref().and_then(|text| {
+                let place = table.value("min_process_age", text);
+                self.keep(duration(&place, text.get_ref(), MIN_PROCESS_AGE))
+            }),
+        };
+        for (key, is_empty) in [
+            (
+                "culprit.comm",
+                raw.culprit.as_ref().is_some_and(|culprit| culprit.comm.is_none()),
+            ),
+            (
+                "reader.state",
+                raw.reader.as_ref().is_some_and(|reader| reader.state.is_none()),
+            ),
+        ] {
+            if is_empty {
+                let message = format!("asks nothing; write {key} = \"…\", or leave it out");
+                let (name, _) = key.split_once('.').unwrap_or((key, ""));
+                self.problems.push(table.absent(name).problem(message));
+            }
+        }
+        matches
     }
 
     fn condition(&mut self, table: &Table<'a>, name: &str, given: Option<&Text>) -> Option<Pattern> {
@@ -119,6 +153,11 @@ impl<'a> Check<'a> {
             ("thread", &raw.thread, no_comm),
             ("parent", &raw.parent, no_comm),
             ("ancestor", &raw.ancestor, no_comm),
+            (
+                "culprit.comm",
+                raw.culprit.as_ref().map_or(&None, |culprit| &culprit.comm),
+                no_comm,
+            ),
             ("exe", &raw.exe, no_path),
             ("cgroup", &raw.cgroup, no_path),
             ("unit", &raw.unit, no_unit),

@@ -11,12 +11,13 @@ use super::{
 use crate::{
     config::{
         problem::Problem,
-        raw::{RawBudget, RawCooldown, RawDistinct, RawLimits, RawRule, Text},
+        raw::{RawBudget, RawCooldown, RawDistinct, RawLimits, RawRule, RawShare, Text},
         source::Place,
     },
     core::{
         pace::{Cooldown, GroupBy, Limits, Pace, Rate},
         rule::Hook,
+        share::StalledShare,
     },
 };
 
@@ -26,6 +27,8 @@ const COOLDOWN_GROUPS: [GroupBy; 2] = [GroupBy::Parent, GroupBy::Unit];
 
 /// Windows shorter than a second are no pace, and longer than a week are not remembered.
 const WINDOW: value::Limits = (Duration::from_secs(1), Duration::from_hours(24 * 7));
+/// In less than ten seconds many a healthy writer is blocked for most of the time.
+const SHARE_OVER: value::Limits = (Duration::from_secs(10), Duration::from_hours(24));
 const HOOK_TIMEOUT: value::Limits = (Duration::from_millis(1), Duration::from_mins(1));
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -120,6 +123,31 @@ impl<'a> Check<'a> {
             );
         }
         limits
+    }
+
+    /// How much of a window a writer must have been blocked.
+    pub(super) fn stalled_share(&mut self, table: &Table<'a>, raw: &'a RawShare) -> Option<StalledShare> {
+        let given = self
+            .given(table, "share", raw.share.as_ref(), "a share such as \"80%\"")
+            .and_then(|text| {
+                let place = table.value("share", text);
+                let share = share(&place, text.get_ref()).and_then(|share| {
+                    if (0.01..1.0).contains(&share) {
+                        Ok(share)
+                    } else {
+                        let message = format!(
+                            "`{}` never tells writers apart; use \"1%\" to \"99%\"",
+                            text.get_ref()
+                        );
+                        Err(place.problem(message))
+                    }
+                });
+                self.keep(share)
+            });
+        let over = self
+            .given(table, "over", raw.over.as_ref(), "a duration such as \"5m\"")
+            .and_then(|text| self.keep(duration(&table.value("over", text), text.get_ref(), SHARE_OVER)));
+        Some(StalledShare::new(given?, over?))
     }
 
     fn budget(&mut self, table: &Table<'a>, raw: &'a RawBudget) -> Option<Rate> {

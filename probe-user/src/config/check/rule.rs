@@ -15,6 +15,7 @@ use crate::{
     },
     core::{
         model::Stream,
+        policy::MANUAL,
         rule::{Action, Mode, Protect, Rule},
     },
 };
@@ -41,11 +42,16 @@ impl<'a> Check<'a> {
         let name = self.name(table, raw.name.as_ref());
         let matches = self.matches(table, raw.matches.as_ref(), observe);
         let stalled_for = match &raw.stalled_for {
-            Some(text) => duration(&table.value("stalled_for", text), text.get_ref(), STALLED_FOR),
+            Some(text) => duration(&table.value("stalled_for", text), text.get_ref(), STALLED_FOR).map(Some),
+            None if raw.stalled_share.is_some() => Ok(None),
             None => Err(table
                 .absent("stalled_for")
                 .problem("is missing; say how old a stall must be, such as stalled_for = \"60s\"")),
         };
+        let stalled_share = raw
+            .stalled_share
+            .as_ref()
+            .map(|given| self.stalled_share(&table.inner("stalled_share", given), given.get_ref()));
         let action = match &raw.action {
             Some(text) => {
                 let place = table.value("action", text);
@@ -96,12 +102,17 @@ impl<'a> Check<'a> {
             name: name?,
             matches: matches?,
             stalled_for: stalled_for?,
+            stalled_share: match stalled_share {
+                Some(share) => Some(share?),
+                None => None,
+            },
             action: action?,
             grace: grace?,
             mode: mode?,
             pace: pace?,
             pre_kill: pre_kill?,
             allow_stderr_kill: raw.allow_stderr_kill,
+            hold_when_reader_stopped: raw.hold_when_reader_stopped,
         })
     }
 
@@ -113,6 +124,12 @@ impl<'a> Check<'a> {
         if name.trim().is_empty() {
             let wrong = if given.is_some() { "is empty" } else { "is missing" };
             let message = format!("{wrong}; name the rule, such as name = \"orphaned-downloads\"");
+            self.problems.push(place.problem(message));
+            return None;
+        }
+        if name == MANUAL {
+            let message =
+                format!("`{MANUAL}` stands for kills that are asked for by hand; choose another name");
             self.problems.push(place.problem(message));
             return None;
         }

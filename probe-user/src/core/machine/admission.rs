@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Fate, Machine};
+use super::{Effect, Fate, Machine, causes::HOLD_FOR, kills::UNRECORDED};
 use crate::core::{
     kill::{Kill, KillId, Step},
-    model::{Mono, StallId, WriterId},
+    model::{Mono, Stall, StallId, WriterId},
     pace::{Admission, Group},
+    policy::Trigger,
     report::{Report, RuleRef, Signal, Skipped},
     rule::Mode,
 };
@@ -30,10 +31,10 @@ struct Candidate {
 }
 
 impl Machine {
-    /// Ends the candidates that may be ended now. Waits until no facts are awaited, so that a
-    /// pile is counted whole.
+    /// Ends the candidates that may be ended now. Waits until neither facts nor readers are
+    /// awaited, so that a pile is counted whole.
     pub(super) fn admit(&mut self, now: Mono) {
-        if !self.asking.is_empty() {
+        if !self.asking.is_empty() || self.causes.is_finding() {
             return;
         }
         let (mut candidates, mut piles) = self.candidates();
@@ -72,6 +73,10 @@ impl Machine {
                 // Dry-run has had it already, as if it were gone.
                 continue;
             }
+            if !being_ended && rule.trigger(stall).is_none() {
+                // One that crawls, and less than it did.
+                continue;
+            }
             counts.size += 1;
             if being_ended {
                 counts.under_way += 1;
@@ -96,20 +101,53 @@ impl Machine {
         let Some(case) = self.cases.get_mut(&id) else {
             return;
         };
-        let Some(rule) = case.rule.and_then(|at| policy.rules.get(at)) else {
+        let Some((place, rule)) = case.rule.and_then(|at| Some((at, policy.rules.get(at)?))) else {
             return;
         };
         if self.targets.contains_key(&writer.process) || case.hold.is_some_and(|(_, until)| now < until) {
             return;
         }
+        let Some(trigger) = rule.trigger(&stall) else {
+            return;
+        };
         let reference = RuleRef::from(rule);
         if let Some(why) = self.settings.unsupported.filter(|_| rule.mode == Mode::Enforce) {
             case.fate = Fate::Decided;
             self.report_skip(&stall, reference, Skipped::Unsupported, Some(why), now);
             return;
         }
+        if self.unrecorded && rule.mode == Mode::Enforce {
+            let said = case.hold_until(Skipped::Unrecorded, Mono::NEVER);
+            if !said {
+                self.report_skip(&stall, reference, Skipped::Unrecorded, Some(UNRECORDED), now);
+            }
+            return;
+        }
+        if rule.hold_when_reader_stopped {
+            if !self.are_readers_fresh(&stall) {
+                return;
+            }
+            if let Some(why) = Self::held_back(&stall) {
+                self.hold(
+                    &stall,
+                    reference,
+                    (Skipped::ReaderStopped, Some(why)),
+                    now.after(HOLD_FOR),
+                    now,
+                );
+                return;
+            }
+        }
+        let policy = &self.settings.policy;
+        let (Some(case), Some(rule)) = (self.cases.get_mut(&id), policy.rules.get(place)) else {
+            return;
+        };
         let (admission, mode) = (self.pacer.admit(rule, &policy.limits, &stall, now), rule.mode);
-        let (grace, crossed, pre_kill) = (rule.grace, rule.crossing(&stall), rule.pre_kill.clone());
+        let (grace, pre_kill) = (rule.grace, rule.pre_kill.clone());
+        let crossed = match trigger {
+            Trigger::Age => rule.crossing(&stall),
+            Trigger::Share => case.crossed.unwrap_or(stall.last.at),
+        };
         match (admission, mode) {
             (
                 Admission::Hold {
@@ -119,40 +157,59 @@ impl Machine {
                 },
                 _,
             ) => {
-                let said = case.hold.is_some_and(|(said, _)| said == reason);
-                case.hold = Some((reason, until));
-                self.next_stall = None;
                 if tripped {
                     self.effects
                         .push_back(Effect::Report(Box::new(Report::Degraded(TRIPPED))));
                 }
-                if !said {
-                    self.report_skip(&stall, reference, reason, None, now);
-                }
+                self.hold(&stall, reference, (reason, None), until, now);
             }
-            (Admission::Go, Mode::DryRun) => {
+            (Admission::Go(ticket), Mode::DryRun) => {
+                self.pacer.spend(ticket, now);
                 case.fate = Fate::Decided;
+                case.done.insert(place);
                 self.next_stall = None;
                 self.report_skip(&stall, reference, Skipped::DryRun, None, now);
             }
-            (Admission::Go, Mode::Enforce) => {
+            (Admission::Go(ticket), Mode::Enforce) => {
                 case.fate = Fate::Decided;
+                case.done.insert(place);
                 self.begin(Kill {
                     stall,
                     rule: reference,
                     grace,
                     pre_kill,
                     hooked: None,
+                    trigger,
                     crossed,
                     step: Step::Opening,
+                    ticket: Some(ticket),
                     first_signal: None,
                     last_signal: Signal::Term,
+                    unseen: None,
+                    again: None,
                 });
             }
         }
     }
 
-    fn begin(&mut self, kill: Kill) {
+    /// Puts a decision off, and says why if that was not said before.
+    fn hold(
+        &mut self,
+        stall: &Stall,
+        rule: RuleRef,
+        (reason, detail): (Skipped, Option<&'static str>),
+        until: Mono,
+        now: Mono,
+    ) {
+        let case = self.cases.entry(stall.id).or_default();
+        let said = case.hold_until(reason, until);
+        self.next_stall = None;
+        if !said {
+            self.report_skip(stall, rule, reason, detail, now);
+        }
+    }
+
+    pub(super) fn begin(&mut self, kill: Kill) {
         let id = KillId(self.next_kill);
         self.next_kill += 1;
         self.next_stall = None;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Effect, Fate, LEFT, Machine, Opened, Sent};
+use super::{Effect, Fate, LEFT, Machine, Opened, Sent, TAKEN};
 use crate::core::{
     kill::{CONFIRM_WITHIN, KillId, Step},
     model::{Mono, Stall},
+    policy::{MANUAL, Trigger},
     report::{KillReport, Report, RuleRef, Signal, Skipped, Snapshot},
     rule::Action,
     tracker::MISSING_FOR,
@@ -13,6 +14,15 @@ use crate::core::{
 
 /// What is said of a process that has moved after SIGTERM.
 const LET_GO: &str = "it moved after SIGTERM, and is let go";
+
+/// What is said of a kill that would leave no record.
+pub(super) const UNRECORDED: &str = "the journal cannot be written; trying again when it can";
+
+/// What is said of a writer that crawled.
+const LESS: &str = "it is not blocked for that much of the time any more";
+
+/// How long a crawling writer may be out of sight: it is awake now and then.
+const CRAWLER_SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How soon a handle is tried for again that could not be had.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,7 +47,10 @@ impl Machine {
                 }
             }
             Opened::Exited => self.skip(id, Skipped::Exited, None, now),
-            Opened::Later => self.put_off(id, now),
+            Opened::Later => {
+                let why = "out of file descriptors or memory for a handle on it; trying again";
+                self.put_off(id, (Skipped::Unsupported, why), now.after(RETRY), now);
+            }
             Opened::OtherProcess => self.skip(id, Skipped::Identity, None, now),
             Opened::Unsupported => {
                 self.skip(
@@ -50,20 +63,58 @@ impl Machine {
         }
     }
 
-    /// The machine is short of something; the process keeps its place in the queue.
-    fn put_off(&mut self, id: KillId, now: Mono) {
+    /// Something is missing that may come back; the process keeps its place in the queue.
+    fn put_off(&mut self, id: KillId, (reason, why): (Skipped, &'static str), until: Mono, now: Mono) {
+        if self.kills.get(&id).is_some_and(|kill| kill.rule.name == MANUAL) {
+            self.skip(id, reason, Some(why), now);
+            return;
+        }
         let Some(kill) = self.kills.remove(&id) else {
             return;
         };
         self.targets.remove(&kill.process());
+        self.effects.push_back(Effect::Release(id));
+        if let Some(ticket) = kill.ticket {
+            self.pacer.take_back(ticket);
+        }
         self.next_stall = None;
-        let case = self.cases.entry(kill.stall.id).or_default();
-        let said = case.hold.is_some_and(|(said, _)| said == Skipped::Unsupported);
+        let Some(case) = self.cases.get_mut(&kill.stall.id) else {
+            // The stall has ended meanwhile.
+            return;
+        };
         case.fate = Fate::Wanted;
-        case.hold = Some((Skipped::Unsupported, now.after(RETRY)));
+        let said = case.hold_until(reason, until);
         if !said {
-            let why = "out of file descriptors or memory for a handle on it; trying again";
-            self.report_skip(&kill.stall, kill.rule, Skipped::Unsupported, Some(why), now);
+            self.report_skip(&kill.stall, kill.rule, reason, Some(why), now);
+        }
+    }
+
+    /// Takes in whether what is reported can be made durable. While it cannot, no kill begins and
+    /// none goes further; those that have sent nothing yet are put off.
+    pub fn handle_recording(&mut self, works: bool, now: Mono) {
+        self.unrecorded = !works;
+        self.next_stall = None;
+        if works {
+            for case in self.cases.values_mut() {
+                case.hold = case.hold.filter(|(reason, _)| *reason != Skipped::Unrecorded);
+            }
+            self.queue_look();
+            return;
+        }
+        let unsent = |step: Step| {
+            matches!(
+                step,
+                Step::Opening | Step::Hooking | Step::Opened | Step::Committing
+            )
+        };
+        let unsent: Vec<_> = self
+            .kills
+            .iter()
+            .filter(|(_, kill)| unsent(kill.step))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in unsent {
+            self.put_off(id, (Skipped::Unrecorded, UNRECORDED), Mono::NEVER, now);
         }
     }
 
@@ -120,6 +171,9 @@ impl Machine {
             Sent::Yes => {
                 kill.first_signal.get_or_insert(now);
                 kill.last_signal = signal;
+                if let Some(ticket) = kill.ticket.take() {
+                    self.pacer.spend(ticket, now);
+                }
                 self.report_kill(id, KillReport::Sent(signal), now);
             }
             Sent::Gone => self.handle_exit(id, now),
@@ -152,7 +206,7 @@ impl Machine {
         let mut planned = false;
         for id in self.kills.keys().copied().collect::<Vec<_>>() {
             let Some(kill) = self.kills.get(&id) else { continue };
-            let (step, rule) = (kill.step, kill.rule.name.clone());
+            let (step, rule) = (kill.step, kill.rule.clone());
             let stall = self
                 .tracker
                 .get(kill.stall.last.writer)
@@ -176,19 +230,34 @@ impl Machine {
                     missing: Some(missing),
                     ..
                 }) => {
-                    self.not_seen(id, missing);
+                    self.not_seen(id, missing, now);
                     continue;
                 }
                 Some(stall) => stall,
             };
+            if !self.still_holds(id, &stall, now) {
+                continue;
+            }
             if let Err((reason, why)) = self.settings.policy.still_means(&rule, &stall) {
                 self.skip(id, reason, Some(why), now);
                 continue;
             }
+            let holds = self
+                .settings
+                .policy
+                .rules
+                .iter()
+                .any(|known| known.name == rule.name && known.hold_when_reader_stopped);
+            let held_back = Self::held_back(&stall).filter(|_| holds);
             let Some(kill) = self.kills.get_mut(&id) else {
                 continue;
             };
             kill.stall = stall;
+            (kill.unseen, kill.again) = (None, None);
+            if let Some(why) = held_back {
+                self.hold_kill(id, why, now);
+                continue;
+            }
             match step {
                 Step::Opened => {
                     kill.step = Step::Committing;
@@ -218,11 +287,60 @@ impl Machine {
 
     /// The look did not show the writer, which may be in a signal handler, or about to exit: it
     /// is looked for again before anything is said or done.
-    fn not_seen(&mut self, id: KillId, missing: Mono) {
-        if let Some(kill) = self.kills.get_mut(&id)
-            && let Step::Terminating { until } = &mut kill.step
-        {
-            *until = missing.after(MISSING_FOR);
+    fn not_seen(&mut self, id: KillId, missing: Mono, now: Mono) {
+        let Some(kill) = self.kills.get_mut(&id) else {
+            return;
+        };
+        let again = match kill.trigger {
+            // Its stall ends if it is not seen then.
+            Trigger::Age => missing.after(MISSING_FOR),
+            Trigger::Share => {
+                if now.since(*kill.unseen.get_or_insert(now)) >= CRAWLER_SEEN_WITHIN {
+                    self.skip(id, Skipped::Progressed, Some(LEFT), now);
+                    return;
+                }
+                now.after(MISSING_FOR)
+            }
+        };
+        match &mut kill.step {
+            Step::Terminating { until } => *until = again,
+            _ if kill.trigger == Trigger::Share => kill.again = Some(again),
+            Step::Opening
+            | Step::Hooking
+            | Step::Opened
+            | Step::Committing
+            | Step::Committed
+            | Step::Killing { .. } => {}
+        }
+    }
+
+    /// Whether what made the rule act still holds by the last look; if not, the kill is over or
+    /// waits for another.
+    fn still_holds(&mut self, id: KillId, stall: &Stall, now: Mono) -> bool {
+        let Some(kill) = self.kills.get(&id) else {
+            return false;
+        };
+        match kill.trigger {
+            Trigger::Age if kill.stall.since == stall.since => true,
+            Trigger::Age => {
+                self.skip(id, Skipped::Progressed, Some(TAKEN), now);
+                false
+            }
+            Trigger::Share => {
+                let rules = &self.settings.policy.rules;
+                let rule = rules.iter().find(|rule| rule.name == kill.rule.name);
+                match rule.and_then(|rule| rule.is_over_share(stall)) {
+                    Some(true) => true,
+                    Some(false) => {
+                        self.skip(id, Skipped::Progressed, Some(LESS), now);
+                        false
+                    }
+                    None => {
+                        self.not_seen(id, now, now);
+                        false
+                    }
+                }
+            }
         }
     }
 
@@ -232,6 +350,11 @@ impl Machine {
             return;
         };
         match kill.rule.action {
+            Action::Kill if self.unrecorded => {
+                kill.step = Step::Terminating {
+                    until: now.after(RETRY),
+                };
+            }
             Action::Kill => {
                 kill.step = Step::Killing {
                     until: now.after(CONFIRM_WITHIN),
@@ -265,6 +388,14 @@ impl Machine {
         {
             // Should the same stall be seen again after all, it is judged again.
             case.fate = Fate::Open;
+            case.crossed = None;
+            case.done.retain(|rule| {
+                self.settings
+                    .policy
+                    .rules
+                    .get(*rule)
+                    .is_none_or(|known| known.name != kill.rule.name)
+            });
         }
         let signalled = self
             .kills
@@ -278,12 +409,21 @@ impl Machine {
         self.finish(id, KillReport::Skipped(reason, detail), now);
     }
 
-    fn finish(&mut self, id: KillId, report: KillReport, now: Mono) {
+    pub(super) fn finish(&mut self, id: KillId, report: KillReport, now: Mono) {
         self.report_kill(id, report, now);
         if let Some(kill) = self.kills.remove(&id) {
             self.targets.remove(&kill.process());
+            if let Some(ticket) = kill.ticket {
+                self.pacer.take_back(ticket);
+            }
             // Its process may have another stalled thread.
             self.next_stall = None;
+            if kill.rule.name == MANUAL
+                && let Some(case) = self.cases.get_mut(&kill.stall.id)
+            {
+                // What the rules say of it is still to be heard.
+                case.fate = Fate::Open;
+            }
             self.effects.push_back(Effect::Release(id));
         }
     }

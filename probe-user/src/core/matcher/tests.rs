@@ -38,6 +38,7 @@ pub(in crate::core) fn sighting() -> Sighting {
         syscall: WriteSyscall::Write,
         stream: Some(Stream::Stdout),
         queued: None,
+        counted: None,
         comm: "ffmpeg-linux-x8".into(),
         thread: "mux0:mp4".into(),
     }
@@ -163,7 +164,7 @@ fn each_condition_on_a_text_asks_what_it_says() {
         ("container", "d8f0c7a94b1f", false),
         ("container", "3e74d8f0c7a94b2", false),
     ] {
-        let holds = only(key, pattern).holds(&sighting(), &facts());
+        let holds = only(key, pattern).holds(Subject::writing(&sighting(), &facts()));
         assert_eq!(holds, expected, "{key} = {pattern}");
     }
 }
@@ -180,11 +181,14 @@ fn what_is_not_known_of_a_process_matches_nothing() {
         "unit",
         "container",
     ] {
-        assert!(!only(key, "*").holds(&sighting(), &none), "{key}");
+        assert!(
+            !only(key, "*").holds(Subject::writing(&sighting(), &none)),
+            "{key}"
+        );
     }
     // A process without arguments has an empty command line, and a user without a name a number.
-    assert!(only("cmdline", "").holds(&sighting(), &none));
-    assert!(only("user", "1000").holds(&sighting(), &none));
+    assert!(only("cmdline", "").holds(Subject::writing(&sighting(), &none)));
+    assert!(only("user", "1000").holds(Subject::writing(&sighting(), &none)));
 }
 
 #[test]
@@ -201,11 +205,11 @@ fn channel_and_stream_are_those_of_the_write() {
         stream: None,
         ..sighting()
     };
-    assert!(channel(ChannelKind::Unix).holds(&sighting(), &facts()));
-    assert!(!channel(ChannelKind::Pipe).holds(&sighting(), &facts()));
-    assert!(stream(Stream::Stdout).holds(&sighting(), &facts()));
-    assert!(!stream(Stream::Stderr).holds(&sighting(), &facts()));
-    assert!(!stream(Stream::Stdout).holds(&nowhere, &facts()));
+    assert!(channel(ChannelKind::Unix).holds(Subject::writing(&sighting(), &facts())));
+    assert!(!channel(ChannelKind::Pipe).holds(Subject::writing(&sighting(), &facts())));
+    assert!(stream(Stream::Stdout).holds(Subject::writing(&sighting(), &facts())));
+    assert!(!stream(Stream::Stderr).holds(Subject::writing(&sighting(), &facts())));
+    assert!(!stream(Stream::Stdout).holds(Subject::writing(&nowhere, &facts())));
 }
 
 #[test]
@@ -220,7 +224,7 @@ fn a_young_process_matches_and_its_rule_waits() {
         let explained = matches.explain(Subject::writing(&sighting, facts));
         (
             explained[0].holds,
-            matches.holds(&sighting, facts),
+            matches.holds(Subject::writing(&sighting, facts)),
             matches.not_before(facts),
         )
     };
@@ -330,6 +334,6 @@ proptest! {
             last[key] = Some(right);
         }
         let expected = last.iter().all(|right| right.unwrap_or(true));
-        prop_assert_eq!(all.holds(&sighting(), &facts()), expected);
+        prop_assert_eq!(all.holds(Subject::writing(&sighting(), &facts())), expected);
     }
 }

@@ -1,5 +1,7 @@
 //! Turns the kernel's records into the core's terms.
 
+use std::time::Duration;
+
 use probe_ebpf::{
     ABI_VERSION,
     record::{self, DecodeError, ScanHeader, ScanRecord},
@@ -7,15 +9,15 @@ use probe_ebpf::{
 
 use super::{Observer, ProbeError, mismatch};
 use crate::core::model::{
-    Channel, ChannelKind, Look, Mono, Process, Sighting, Stream, WriteSyscall, WriterId,
+    Channel, ChannelKind, Counted, Look, Mono, Process, Sighting, Stream, WriteSyscall, WriterId,
 };
 
 /// How far the scheduler's clock is behind `CLOCK_MONOTONIC`, as far as looks have shown.
 ///
-/// The kernel tells when the observer itself last got its CPU, and when the look began: that much later
-/// at least. What lay between, computing or a hypervisor that took the CPU away, is an error that only ever adds, so
-/// the least of all differences is the nearest. The clocks drift apart, for one of them is adjusted: by
-/// 500 parts in a million at most (`MAXFREQ`, include/linux/timex.h).
+/// The kernel tells when the observer itself last got its CPU, and when the look began: that much
+/// later at least. What lay between, computing or a hypervisor that took the CPU away, is an error
+/// that only ever adds, so the least of all differences is the nearest. The clocks drift apart, for
+/// one of them is adjusted: by 500 parts in a million at most (`MAXFREQ`, include/linux/timex.h).
 #[derive(Debug, Default)]
 pub(super) struct Clocks(Option<(u64, u64)>);
 
@@ -73,6 +75,12 @@ fn sighting(difference: Option<u64>, writer: &record::Writer) -> Result<Sighting
     let last_ran = difference
         .filter(|_| writer.arrival != 0)
         .map(|difference| Mono::from_nanos(writer.arrival.saturating_add(difference)));
+    let counted = known(writer.counted_since).map(|since| Counted {
+        since,
+        awake: Mono::from_nanos(writer.now)
+            .since(since)
+            .saturating_sub(Duration::from_nanos(writer.blocked_ns)),
+    });
     Ok(Sighting {
         writer: WriterId {
             tid: writer.pid,
@@ -99,6 +107,7 @@ fn sighting(difference: Option<u64>, writer: &record::Writer) -> Result<Sighting
         syscall,
         stream: Stream::from_bits(writer.streams),
         queued: Some(writer.queued),
+        counted,
         comm: text(&writer.comm),
         thread: text(&writer.thread),
     })

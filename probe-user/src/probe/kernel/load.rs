@@ -76,6 +76,8 @@ pub(super) fn create(
     let is_traced = tracer != Tracer::Scan;
     let adopt = u64::from(is_traced);
     let by_function = u64::from(tracer.is_by_function());
+    let counts = options.count_blocked && tracer.counts_blocked();
+    let count_blocked = u64::from(counts);
     let trace_writes = u64::from(options.trace_writes);
     let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
     let has_task_pt_regs = u64::from(prepared.layout.has_task_pt_regs);
@@ -89,6 +91,7 @@ pub(super) fn create(
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("SELF_TGID", &tgid, true)
         .override_global("ADOPT", &adopt, true)
+        .override_global("COUNT_BLOCKED", &count_blocked, true)
         .override_global("TRACE_WRITES", &trace_writes, true)
         .override_global("BY_FUNCTION", &by_function, true)
         .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
@@ -97,7 +100,8 @@ pub(super) fn create(
         .override_global("COMM_FILTER", &filter, true)
         .map_max_entries("CALLS", if options.trace_writes { MAX_TRACKED } else { 1 })
         .map_max_entries("WRITTEN", if options.trace_writes { MAX_WRITTEN } else { 1 })
-        .map_max_entries("TRACKED", if is_traced { MAX_TRACKED } else { 1 });
+        .map_max_entries("TRACKED", if is_traced { MAX_TRACKED } else { 1 })
+        .map_max_entries("PAST", if counts { MAX_TRACKED } else { 1 });
     for (symbol, value) in prepared.layout.constants() {
         loader.override_global(symbol, value, true);
     }
@@ -114,12 +118,12 @@ struct Filter(CommFilter);
 // SAFETY: the filter is `repr(C)` and all of its words are integers, without padding.
 unsafe impl Pod for Filter {}
 
-pub(super) fn load_iter(ebpf: &mut Ebpf, btf: &AyaBtf) -> Result<(), ProgramError> {
+pub(super) fn load_iter(ebpf: &mut Ebpf, name: &str, over: &str, btf: &AyaBtf) -> Result<(), ProgramError> {
     let program: &mut Iter = ebpf
-        .program_mut("scan")
+        .program_mut(name)
         .ok_or(ProgramError::NotLoaded)?
         .try_into()?;
-    program.load("task", btf)
+    program.load(over, btf)
 }
 
 pub(super) fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &AyaBtf) -> Result<(), ProgramError> {

@@ -49,6 +49,11 @@ impl Tracer {
         }
     }
 
+    /// Whether it tells time asleep from time spent copying.
+    pub(super) const fn counts_blocked(self) -> bool {
+        matches!(self, Self::Sched)
+    }
+
     /// Loads its programs and attaches them, for as long as the object lives.
     pub(super) fn attach(self, ebpf: &mut Ebpf, btf: &AyaBtf, layout: &Layout) -> Result<(), ProbeError> {
         match self {

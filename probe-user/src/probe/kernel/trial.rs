@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Options, ProbeError,
+    Options, ProbeError, SCANNER,
     load::{Prepared, create, load_iter, prepare, refused},
     tracer::Tracer,
 };
@@ -43,7 +43,9 @@ impl Trial {
         let Prepared { layout, btf } = &self.prepared;
         let mut ebpf = create(&self.prepared, &self.options, tracer, Some(Duration::MAX))?;
         match tracer {
-            Tracer::Scan => load_iter(&mut ebpf, btf).map_err(|e| refused("task iterators", &e)),
+            Tracer::Scan => {
+                load_iter(&mut ebpf, SCANNER, "task", btf).map_err(|e| refused("task iterators", &e))
+            }
             Tracer::Sched | Tracer::Fentry | Tracer::Kprobe => tracer.attach(&mut ebpf, btf, layout),
         }
     }

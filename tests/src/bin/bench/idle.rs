@@ -39,7 +39,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 }
 
 /// The time that all threads of a process have run, to the nanosecond (Documentation/scheduler/sched-stats.rst).
-fn on_cpu(pid: u32) -> Result<Duration> {
+pub(crate) fn on_cpu(pid: u32) -> Result<Duration> {
     let mut sum = Duration::ZERO;
     for tid in proc::tids(pid) {
         let path = format!("/proc/{pid}/task/{tid}/schedstat");

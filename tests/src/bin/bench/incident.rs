@@ -3,15 +3,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde::Deserialize;
-use tests::agent::Agent;
 use tests::config::Config;
 use tests::crowd::Plan;
+use tests::family::Family;
 use tests::scratch::Scratch;
-use tests::wait;
+use tests::{binary, clock, wait};
 
 use crate::report::{Report, Row};
 use crate::turns::{median, percentile};
@@ -19,6 +21,11 @@ use crate::{Effort, limits};
 
 /// How long all of it may take before the benchmark gives up: the threshold, and ten times the limit.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How often the journal is read meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+const CONFIRMED: &str = "kill.confirmed";
 
 /// What is read of an event here; `since_threshold_ms` is from the threshold to the exit,
 /// `took_ms` from the first signal to the exit.
@@ -77,22 +84,28 @@ fn incident() -> Result<Incident> {
         .stalled_for("3s")
         .grace("10s")
         .action("kill");
-    let agent = Agent::run(&config, &scratch);
+    // Nobody but the agent has work meanwhile: its journal is read now and then, parsed at the end.
+    let mut command = Command::new(binary::pipestall());
+    command.args(["run", "--config"]).arg(config.file(&scratch));
+    let mut agent = Family::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
     let journal = config.journal();
-    let confirmed = wait::until_or_none(PATIENCE, || {
-        (count(&journal, "kill.confirmed") >= limits::STUCK_WRITERS).then_some(())
-    });
-    let stderr = agent.stderr();
+    let end = clock::mono() + PATIENCE;
+    while count(&journal, CONFIRMED) < limits::STUCK_WRITERS {
+        ensure!(
+            clock::mono() < end && agent.exited(LOOK_EVERY).is_none(),
+            "only {} of {} writers are confirmed dead after {PATIENCE:?}, or `pipestall run` has ended",
+            count(&journal, CONFIRMED),
+            limits::STUCK_WRITERS
+        );
+    }
+    agent.signal(Signal::INT);
     ensure!(
-        confirmed.is_some(),
-        "only {} of {} writers are confirmed dead after {PATIENCE:?}; the agent says: {stderr}",
-        count(&journal, "kill.confirmed"),
-        limits::STUCK_WRITERS
+        agent.exited(wait::PATIENCE).is_some(),
+        "`pipestall run` does not end by SIGINT"
     );
-    agent.stop();
     let mut incident = Incident::default();
     for line in lines(&journal)? {
-        if line.kind != "kill.confirmed" {
+        if line.kind != CONFIRMED {
             continue;
         }
         let exit = line
@@ -113,8 +126,8 @@ fn lines(journal: &Path) -> Result<Vec<Line>> {
         .collect()
 }
 
-/// Counts events of a kind without reading them whole, so that the look costs the agent little CPU.
-fn count(journal: &Path, kind: &str) -> u32 {
+/// Counts events of a kind without parsing what may still be written.
+pub(crate) fn count(journal: &Path, kind: &str) -> u32 {
     let text = fs::read_to_string(journal).unwrap_or_default();
     let found = text.matches(&format!("\"type\":\"{kind}\"")).count();
     u32::try_from(found).unwrap_or(u32::MAX)

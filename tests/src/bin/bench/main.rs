@@ -8,18 +8,24 @@
 //! The helper processes are this same program under a hidden subcommand, or `stuck`; all of them
 //! end with it. The only rule that enforces names a comm and a parent that exist here alone.
 
+mod alerts;
 mod bpf;
 mod cpu;
+mod dashboard;
 mod idle;
 mod incident;
 mod limits;
+mod load;
 mod machine;
 mod memory;
 mod observer;
 mod pipe;
+mod readers;
 mod report;
 mod scan;
 mod sleepers;
+mod soak;
+mod storm;
 mod switch;
 mod turns;
 mod worker;
@@ -62,6 +68,9 @@ enum Role {
     /// Threads that sleep, but not in a write.
     #[command(hide = true)]
     Sleepers(sleepers::Options),
+    /// Short blocks, one after the other.
+    #[command(hide = true)]
+    Storm(storm::Options),
 }
 
 /// The parts, in the order in which they are run.
@@ -73,12 +82,22 @@ enum Part {
     Switch,
     /// One look at 10,000 threads.
     Scan,
+    /// Who should read, for 1,000 stuck writers.
+    Readers,
     /// 534 stuck writers: from the threshold to the last confirmed exit.
     Incident,
+    /// From an event to a local receiver's answer, by way of the spool on disk.
+    Alerts,
     /// What `run` occupies with 534 stalls.
     Memory,
+    /// What `run` takes with 10,000 stalls, quiet and in a storm of short blocks.
+    Load,
     /// What `run` uses when nothing is stalled.
     Idle,
+    /// What `top` takes for a frame of 10,000 stalls, and of a core with 1,000.
+    Top,
+    /// What `run` occupies after ten minutes of work; only where it is asked for.
+    Soak,
 }
 
 /// How thorough to be.
@@ -100,6 +119,7 @@ fn main() -> ExitCode {
         Some(Role::Work(job)) => job.run().map(|()| true),
         Some(Role::Echo) => switch::echo().map(|()| true),
         Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
+        Some(Role::Storm(options)) => storm::run(options).map(|()| true),
         None => bench(&cli),
     };
     match done {
@@ -122,15 +142,21 @@ fn bench(cli: &Cli) -> Result<bool> {
     let effort = Effort { quick: cli.quick };
     let mut report = Report::new(!to_stdout, cli.quick)?;
     for part in Part::value_variants() {
-        if !cli.only.is_empty() && !cli.only.contains(part) {
+        let is_usual = !matches!(part, Part::Soak);
+        if !(cli.only.is_empty() && is_usual || cli.only.contains(part)) {
             continue;
         }
         match part {
             Part::Pipe => pipe::measure(effort, &mut report).context("pipe")?,
             Part::Switch => switch::measure(effort, &mut report).context("switch")?,
             Part::Scan => scan::measure(effort, &mut report).context("scan")?,
+            Part::Readers => readers::measure(effort, &mut report).context("readers")?,
             Part::Incident => incident::measure(effort, &mut report).context("incident")?,
+            Part::Alerts => alerts::measure(effort, &mut report).context("alerts")?,
             Part::Memory => memory::measure(&mut report).context("memory")?,
+            Part::Top => dashboard::measure(effort, &mut report).context("top")?,
+            Part::Load => load::measure(effort, &mut report).context("load")?,
+            Part::Soak => soak::measure(effort, &mut report).context("soak")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }
     }

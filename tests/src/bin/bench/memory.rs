@@ -38,7 +38,8 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn mebibytes(pid: u32, file: &str, field: &str) -> Result<f64> {
+/// A field of what the kernel says of a process.
+pub(crate) fn mebibytes(pid: u32, file: &str, field: &str) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u32>().ok());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use probe_ebpf::pattern::CommFilter;
-use probe_user::probe::kernel::{KERNEL_BTF, Kernel, Options};
+use probe_user::probe::kernel::{Kernel, Options};
 use tests::family::Family;
 use tests::{binary, clock, names};
 
@@ -54,7 +54,7 @@ fn row(name: &str, times: Vec<f64>) -> Row {
 }
 
 /// Starts a process with many threads and waits until it says that they are as they should be.
-fn start(command: &mut Command) -> Result<Family> {
+pub(crate) fn start(command: &mut Command) -> Result<Family> {
     let mut family = Family::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let stdout = family.child().stdout.take().context("stdout is piped")?;
     let mut line = String::new();
@@ -69,13 +69,7 @@ fn start(command: &mut Command) -> Result<Family> {
 /// Takes so many looks for one command, each of which has to find exactly so many writers.
 fn scans(name: &str, expected: u32, looks: u32) -> Result<Vec<f64>> {
     let filter = CommFilter::parse([name]).map_err(|(_, error)| anyhow!("{name} {}", error.as_str()))?;
-    let mut kernel = Kernel::scanner(&Options {
-        btf: KERNEL_BTF.into(),
-        filter,
-        kernel_log: false,
-        tracer: None,
-        trace_writes: false,
-    })?;
+    let mut kernel = Kernel::scanner(&Options::new(filter))?;
     let mut times = Vec::new();
     for _ in 0..looks {
         let before = clock::mono();

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use rustix::io::{ReadWriteFlags, pwritev2, writev};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, send, sendmmsg, sendmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrUnix, send, sendmmsg, sendmsg, sendto};
 use rustix::pipe::{
     IoSliceRaw, PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee, vmsplice,
 };
@@ -35,6 +36,8 @@ pub(crate) enum Method {
 #[derive(Debug)]
 pub(crate) struct Source {
     method: Method,
+    /// Whom sendto names, if anybody.
+    receiver: Option<SocketAddrUnix>,
     /// What is written, or mapped by vmsplice: never changed.
     bytes: Vec<u8>,
     /// A file with the bytes, for sendfile.
@@ -48,6 +51,7 @@ impl Source {
         let bytes = vec![b'x'; chunk];
         let mut source = Self {
             method,
+            receiver: None,
             bytes,
             file: None,
             pipe: None,
@@ -77,6 +81,14 @@ impl Source {
         Ok(source)
     }
 
+    /// Has sendto name a receiver, other than the socket's peer perhaps.
+    pub(crate) fn to(self, receiver: &Path) -> io::Result<Self> {
+        Ok(Self {
+            receiver: Some(SocketAddrUnix::new(receiver)?),
+            ..self
+        })
+    }
+
     /// Writes up to `len` bytes with one call of the method.
     pub(crate) fn push(&mut self, out: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
         let bytes = self.bytes.get(..len).unwrap_or(&self.bytes);
@@ -87,7 +99,10 @@ impl Source {
             Method::Writev => writev(out, &slices)?,
             // All ones is "no offset": what a pipe needs, which has none.
             Method::Pwritev2 => pwritev2(out, &slices, u64::MAX, ReadWriteFlags::empty())?,
-            Method::Sendto => send(out, bytes, none)?,
+            Method::Sendto => match &self.receiver {
+                Some(receiver) => sendto(out, bytes, none, receiver)?,
+                None => send(out, bytes, none)?,
+            },
             Method::Sendmsg => sendmsg(out, &slices, &mut SendAncillaryBuffer::default(), none)?,
             Method::Sendmmsg => {
                 let mut ancillary = SendAncillaryBuffer::default();

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -32,12 +34,18 @@ pub(crate) struct Options {
     /// The syscall to write with.
     #[arg(long, value_enum, default_value_t = Method::Write)]
     how: Method,
+    /// Send to the socket bound to this path, whomever stdout is connected to.
+    #[arg(long, value_name = "PATH", requires = "how")]
+    to: Option<PathBuf>,
     /// Set `O_NONBLOCK`, and poll(2) for room.
     #[arg(long)]
     nonblock: bool,
     /// Bytes per write.
     #[arg(long, default_value_t = 64 << 10)]
     chunk: usize,
+    /// Sleep so long after each write.
+    #[arg(long, value_parser = crate::duration, default_value = "0s")]
+    pause: Duration,
     /// Stop writing after so many bytes and stay.
     #[arg(long)]
     bytes: Option<usize>,
@@ -106,11 +114,20 @@ fn write(options: &Options) -> Result<()> {
         fcntl_setfl(out, fcntl_getfl(out)? | OFlags::NONBLOCK)?;
     }
     let mut source = Source::new(options.how, options.chunk).context("the source of what is written")?;
+    if let Some(path) = &options.to {
+        source = source.to(path).with_context(|| format!("{}", path.display()))?;
+    }
     let mut left = options.bytes.unwrap_or(usize::MAX);
     while left > 0 {
         match source.push(out, left.min(options.chunk)) {
-            Ok(written) if options.bytes.is_some() => left -= written,
-            Ok(_) => {}
+            Ok(written) => {
+                if options.bytes.is_some() {
+                    left -= written;
+                }
+                if !options.pause.is_zero() {
+                    thread::sleep(options.pause);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 poll(&mut [PollFd::from_borrowed_fd(out, PollFlags::OUT)], None)?;
             }

@@ -1,0 +1,353 @@
+//! An agent's API over its unix socket: asked for the state at a steady pace, and followed for
+//! events. Whatever breaks is tried again, and said until then.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1::{SendRequest, handshake},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use sse_stream::SseStream;
+use tokio::{
+    net::UnixStream,
+    sync::mpsc::{Receiver, Sender},
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    api::KillRequest,
+    clock,
+    tui::{
+        model::{Event, Row, Rule, Rules, Snapshot, Stalls, Status},
+        state::{
+            Message,
+            kill::{GRACE, Rights},
+        },
+    },
+};
+
+/// The state is asked for so often…
+const EVERY: Duration = Duration::from_secs(1);
+/// …unless that would take more than one part in so many of the time.
+const SHARE: u32 = 10;
+/// An agent that has not answered within this is not well.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Answers are no larger, in bytes: some hundred thousand stalls.
+const ANSWER: usize = 256 << 20;
+/// Events of before the dashboard was started that are shown.
+const PAST_EVENTS: u64 = 200;
+/// Waits between attempts.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// An agent's API.
+#[derive(Clone, Debug)]
+pub struct Api {
+    socket: PathBuf,
+}
+
+type Connection = SendRequest<Full<Bytes>>;
+
+impl Api {
+    /// The one that is served there.
+    #[must_use]
+    pub const fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Follows the agent until nobody listens any more.
+    pub(super) async fn run(self, to: Sender<Message>, mut asked: Receiver<String>) {
+        let delays = || {
+            ExponentialBuilder::default()
+                .with_min_delay(RETRY.0)
+                .with_max_delay(RETRY.1)
+                .without_max_times()
+                .build()
+        };
+        let mut waits = delays();
+        let mut last_event = None;
+        loop {
+            let mut session = Session {
+                socket: &self.socket,
+                to: &to,
+                last_event: &mut last_event,
+                rules: Vec::new(),
+                connected: false,
+            };
+            let ended = session.run(&mut asked).await;
+            if to.is_closed() {
+                return;
+            }
+            if session.connected {
+                waits = delays();
+            }
+            let wait = waits.next().unwrap_or(RETRY.1);
+            let why = match ended {
+                Ok(()) => "the agent has closed the connection".to_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            let retry = Instant::now() + wait;
+            if to
+                .send(Message::Lost(why, clock::now().after(wait)))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            // A kill that is asked for now will not be carried out later.
+            loop {
+                tokio::select! {
+                    () = sleep_until(retry) => break,
+                    stall = asked.recv() => {
+                        let Some(stall) = stall else { return };
+                        let refused = Err("there is no connection to the agent".to_owned());
+                        let _ = to.send(Message::Answer(stall, refused)).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One connection, from the first answer to whatever ends it.
+struct Session<'a> {
+    socket: &'a Path,
+    to: &'a Sender<Message>,
+    last_event: &'a mut Option<u64>,
+    rules: Vec<Rule>,
+    connected: bool,
+}
+
+impl Session<'_> {
+    async fn run(&mut self, asked: &mut Receiver<String>) -> Result<()> {
+        // Ended with the session: tasks that drive its connections.
+        let mut tasks = JoinSet::new();
+        let mut connection = connect(self.socket, &mut tasks).await?;
+        let status: Status = get(&mut connection, "/v1/status").await?;
+        self.connected = true;
+        self.say(Message::Rights(rights(&mut connection).await?)).await;
+        // The journal of an agent that was set up anew may count from one again.
+        let seen = self.last_event.filter(|seen| *seen <= status.last_event);
+        let after = seen.unwrap_or_else(|| status.last_event.saturating_sub(PAST_EVENTS));
+        let mut events = pin_events(connect(self.socket, &mut tasks).await?, after).await?;
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => {
+                    let begun = Instant::now();
+                    let snapshot = self.snapshot(&mut connection).await?;
+                    self.say(Message::Snapshot(Box::new(snapshot))).await;
+                    next = begun + EVERY.max(begun.elapsed() * SHARE);
+                }
+                stall = asked.recv() => {
+                    let Some(stall) = stall else { return Ok(()) };
+                    let answer = kill(&mut connection, &stall).await;
+                    self.say(Message::Answer(stall, answer)).await;
+                    next = Instant::now();
+                }
+                event = events.next() => {
+                    let Some(event) = event else { return Ok(()) };
+                    self.take(event.map_err(|error| anyhow!("events: {error}"))?).await;
+                }
+            }
+            if self.to.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn say(&self, message: Message) {
+        // Whether somebody still listens is asked where it matters.
+        let _ = self.to.send(message).await;
+    }
+
+    async fn snapshot(&mut self, connection: &mut Connection) -> Result<Snapshot> {
+        let at = clock::now();
+        let status: Status = get(connection, "/v1/status").await?;
+        let stalls = fetch(connection, "/v1/stalls?limit=1000000").await?;
+        if self.rules.is_empty() || status.rules != self.rules.len() as u64 {
+            self.rules = get::<Rules>(connection, "/v1/rules").await?.rules;
+        }
+        let rules = self.rules.clone();
+        // Thousands of rows take longer than a key should wait.
+        spawn_blocking(move || {
+            let stalls: Stalls = understood(&stalls, "/v1/stalls")?;
+            Ok(Snapshot {
+                at,
+                status,
+                rules,
+                total: stalls.total.max(stalls.stalls.len() as u64),
+                rows: stalls.stalls.into_iter().map(Row::from).collect(),
+            })
+        })
+        .await?
+    }
+
+    async fn take(&mut self, message: sse_stream::Sse) {
+        let data = message.data.unwrap_or_default();
+        if message.event.as_deref() == Some("lost") {
+            #[derive(Default, serde::Deserialize)]
+            #[serde(default)]
+            struct LostEvents {
+                missed: u64,
+            }
+            let lost: LostEvents = serde_json::from_str(&data).unwrap_or_default();
+            return self.say(Message::Missed(lost.missed)).await;
+        }
+        // An event of a kind that is not understood is as good as one that did not arrive.
+        match serde_json::from_str::<Event>(&data) {
+            Ok(event) => {
+                *self.last_event = Some(event.seq);
+                self.say(Message::Event(Box::new(event))).await;
+            }
+            Err(_) => self.say(Message::Missed(1)).await,
+        }
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other errors speak for themselves"
+)]
+async fn connect(socket: &Path, tasks: &mut JoinSet<()>) -> Result<Connection> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        let socket = socket.display();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                anyhow!("no agent listens on {socket}; start one (pipestall run), or use --standalone")
+            }
+            io::ErrorKind::PermissionDenied => {
+                anyhow!("{socket} is not for this user; be root, or in the group that [api] group names")
+            }
+            _ => anyhow!("cannot connect to {socket}: {error}"),
+        }
+    })?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tasks.spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
+    Ok(Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "localhost")
+        .body(Full::new(body.into()))?)
+}
+
+async fn answer(connection: &mut Connection, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
+    timeout(WITHIN, async {
+        connection.ready().await?;
+        connection.send_request(request).await
+    })
+    .await
+    .map_err(|_| anyhow!("the agent has not answered within {} s", WITHIN.as_secs()))?
+    .context("the agent does not answer")
+}
+
+async fn body(response: Response<Incoming>) -> Result<Bytes> {
+    let body = Limited::new(response.into_body(), ANSWER).collect();
+    let body = timeout(WITHIN, body)
+        .await
+        .map_err(|_| anyhow!("the agent has not answered within {} s", WITHIN.as_secs()))?;
+    Ok(body
+        .map_err(|error| anyhow!("the agent's answer broke off: {error}"))?
+        .to_bytes())
+}
+
+async fn fetch(connection: &mut Connection, path: &str) -> Result<Bytes> {
+    let response = answer(connection, request(Method::GET, path, Vec::new())?).await?;
+    let status = response.status();
+    let body = body(response).await?;
+    if !status.is_success() {
+        bail!("the agent refuses {path}: {}", reason(status, &body));
+    }
+    Ok(body)
+}
+
+async fn get<T: DeserializeOwned>(connection: &mut Connection, path: &str) -> Result<T> {
+    understood(&fetch(connection, path).await?, path)
+}
+
+fn understood<T: DeserializeOwned>(body: &[u8], path: &str) -> Result<T> {
+    serde_json::from_slice(body)
+        .map_err(|error| anyhow!("the agent's {path} is not understood ({error}); is it another version?"))
+}
+
+/// What an error's answer says.
+fn reason(status: StatusCode, body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        error: String,
+    }
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => problem.error,
+        Err(_) => status.to_string(),
+    }
+}
+
+async fn pin_events(
+    mut connection: Connection,
+    after: u64,
+) -> Result<std::pin::Pin<Box<SseStream<Incoming>>>> {
+    let path = format!("/v1/events?after={after}");
+    let response = answer(&mut connection, request(Method::GET, &path, Vec::new())?).await?;
+    let status = response.status();
+    if !status.is_success() {
+        bail!(
+            "the agent refuses {path}: {}",
+            reason(status, &body(response).await?)
+        );
+    }
+    Ok(Box::pin(SseStream::new(response.into_body())))
+}
+
+/// Whether processes may be ended from here: learned by asking for the end of a stall that there
+/// cannot be.
+async fn rights(connection: &mut Connection) -> Result<Rights> {
+    let response = answer(
+        connection,
+        request(Method::POST, "/v1/stalls/none/kill", Vec::new())?,
+    )
+    .await?;
+    let status = response.status();
+    let body = body(response).await?;
+    Ok(match status {
+        StatusCode::FORBIDDEN => Rights::ReadOnly(reason(status, &body)),
+        _ => Rights::Kill,
+    })
+}
+
+/// Asks the agent to end a stall's process.
+async fn kill(connection: &mut Connection, stall: &str) -> Result<(), String> {
+    let ask = async {
+        let asked = KillRequest {
+            grace: Some(format!("{}s", GRACE.as_secs())),
+        };
+        let path = format!("/v1/stalls/{stall}/kill");
+        let mut request = request(Method::POST, &path, serde_json::to_vec(&asked)?)?;
+        let json = header::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        let response = answer(connection, request).await?;
+        let status = response.status();
+        let body = body(response).await?;
+        anyhow::Ok((!status.is_success()).then(|| reason(status, &body)))
+    };
+    match ask.await {
+        Ok(None) => Ok(()),
+        Ok(Some(refused)) => Err(refused),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
