@@ -35,6 +35,9 @@ pub const MAX_TRACKED: u32 = 32_768;
 /// Channels of which it is kept what was written to them; the least used make room for others.
 pub const MAX_WRITTEN: u32 = 4096;
 
+/// Length of the table of what was written by kind of channel: the kinds count from 1.
+pub const WRITTEN_KINDS: u32 = 4;
+
 /// Address family of `AF_UNIX` sockets (include/linux/socket.h).
 pub const AF_UNIX: u16 = 1;
 

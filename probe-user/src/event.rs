@@ -309,8 +309,8 @@ pub struct WrittenView {
 impl WrittenView {
     fn new(written: &Written) -> Self {
         Self {
-            channel: channel_name(written.channel.kind).into(),
-            inode: written.channel.inode,
+            channel: channel_name(written.to.kind).into(),
+            inode: written.to.inode,
             bytes: written.bytes,
             write_seconds: HistogramView::new(&written.took),
         }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap},
 };
 use probe_ebpf::{
-    MAX_TRACKED, MAX_WRITTEN, histogram,
+    MAX_TRACKED, MAX_WRITTEN, WRITTEN_KINDS, histogram,
     record::{Written, WrittenKey},
 };
 
@@ -29,6 +29,10 @@ static CALLS: HashMap<u32, Call> = HashMap::with_max_entries(MAX_TRACKED, 0);
 
 #[map]
 static WRITTEN: LruHashMap<WrittenKey, Written> = LruHashMap::with_max_entries(MAX_WRITTEN, 0);
+
+/// The same for all channels of a kind, [`probe_ebpf::record::ChannelKind`], which nothing is taken out of.
+#[map]
+static WRITTEN_BY_KIND: Array<Written> = Array::with_max_entries(WRITTEN_KINDS, 0);
 
 /// What a channel begins with: it is more than a program's stack holds.
 #[map]
@@ -58,6 +62,11 @@ pub(crate) fn ends(pid: u32, written: i64, now: u64) {
     };
     let Call { since, key } = *call;
     let _ = CALLS.remove(pid);
+    let slot = histogram::slot(now.saturating_sub(since));
+    if let Some(entry) = WRITTEN_BY_KIND.get_ptr_mut(key.channel) {
+        // SAFETY: a non-null map value.
+        unsafe { add(entry, slot, written) };
+    }
     let entry = match WRITTEN.get_ptr_mut(key) {
         Some(entry) => entry,
         None => {
@@ -72,8 +81,16 @@ pub(crate) fn ends(pid: u32, written: i64, now: u64) {
             entry
         }
     };
-    let slot = histogram::slot(now.saturating_sub(since)) as usize & (histogram::SLOTS as usize - 1);
-    // SAFETY: both are aligned words of a non-null map value; the slot is within the array.
+    // SAFETY: a non-null map value.
+    unsafe { add(entry, slot, written) };
+}
+
+/// # Safety
+/// `entry` is a value of a map.
+#[inline(always)]
+unsafe fn add(entry: *mut Written, slot: u32, written: i64) {
+    let slot = slot as usize & (histogram::SLOTS as usize - 1);
+    // SAFETY: the caller's promise; both are aligned words of it, and the slot is within the array.
     unsafe {
         atomic_add((&raw mut (*entry).took).cast::<u64>().add(slot), 1);
         if written > 0 {

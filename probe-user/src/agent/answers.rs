@@ -209,6 +209,7 @@ impl Agent {
             rules: self.rules(&rows),
             counts: self.counts.clone(),
             blocked,
+            written: self.kernel.written_by_kind(),
             queued: self.outputs.hub().queued(),
             unwritten: self.outputs.pending(),
             programs: self

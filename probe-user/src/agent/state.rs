@@ -16,6 +16,7 @@ use crate::{
         rule::{Action, Mode},
     },
     event::{Name, StallView, rfc3339, stall_name},
+    probe::kernel::written::Written,
 };
 
 /// From this age on a blocked writer counts as stalled for those who watch, as in `ps`.
@@ -38,6 +39,8 @@ pub struct State {
     pub counts: Counts,
     /// Counts of blocked intervals, one for each slot of the kernel side's histogram.
     pub blocked: Vec<u64>,
+    /// What was written, where calls are traced.
+    pub written: Vec<Written<ChannelKind>>,
     /// Subscribers, and events that wait for them.
     pub queued: (usize, usize),
     /// Events that wait to be written to the journal, in bytes.

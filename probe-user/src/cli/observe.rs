@@ -100,6 +100,35 @@ impl TracerArgs {
     }
 }
 
+/// How to follow writers, and whether to count each write.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    #[command(flatten)]
+    tracer: TracerArgs,
+    /// Count the bytes and the time of each write, by fentry or kprobe, so that every write of these
+    /// commands costs more: `watch` tells them by channel at its end, `run` in its metrics
+    #[arg(long)]
+    trace_writes: bool,
+}
+
+impl WriteArgs {
+    /// The same options with the choice in them.
+    ///
+    /// # Errors
+    /// The tracer that was chosen does not see each write.
+    pub fn choose(&self, options: Options) -> anyhow::Result<Options> {
+        let mut options = self.tracer.choose(options);
+        options.trace_writes = self.trace_writes;
+        match options.tracer {
+            Some(tracer) if self.trace_writes && !tracer.is_by_function() => Err(super::Usage(format!(
+                "--trace-writes takes --tracer fentry or kprobe: {tracer} does not see writes that do not sleep"
+            ))
+            .into()),
+            _ => Ok(options),
+        }
+    }
+}
+
 /// Parses a duration such as `500ms`, `5s` or `1m 30s`.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     log,
-    observe::{KernelArgs, TracerArgs},
+    observe::{KernelArgs, WriteArgs},
 };
 use crate::{
     agent::{
@@ -51,7 +51,7 @@ pub struct Args {
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
-    tracer: TracerArgs,
+    writes: WriteArgs,
 }
 
 /// Said with each kill on a machine whose registers do not tell a frozen writer from a blocked one.
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     } = config;
     policy.protect.pids = ancestry();
 
-    let mut options = args.tracer.choose(args.kernel.options(observe.filter));
+    let mut options = args.writes.choose(args.kernel.options(observe.filter))?;
     options.count_blocked = !policy.windows().is_empty();
     let notify_after = policy.smallest_threshold();
     let mut kernel = Kernel::tracer(&options, notify_after)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{
-    observe::{Commands, KernelArgs, TracerArgs, duration},
+    observe::{Commands, KernelArgs, WriteArgs, duration},
     run::block_on,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     },
     core::{machine::Settings, model::ChannelKind, rule::Policy},
     event::Stamp,
-    probe::kernel::{Kernel, tracer::Tracer},
+    probe::kernel::Kernel,
 };
 
 /// How often `watch` looks, stalls or not.
@@ -31,28 +31,17 @@ pub struct Args {
     /// Report stalls from this age on
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration)]
     min: Duration,
-    /// Count the bytes and the time of each write, by channel, and tell at the end; by fentry or kprobe, so
-    /// every write of these commands costs more
-    #[arg(long)]
-    trace_writes: bool,
     #[command(flatten)]
     commands: Commands,
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
-    tracer: TracerArgs,
+    writes: WriteArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     super::log::init(args.kernel.kernel_log);
-    let mut options = args.tracer.choose(args.kernel.options(args.commands.filter()?));
-    options.trace_writes = args.trace_writes;
-    if let Some(tracer @ (Tracer::Sched | Tracer::Scan)) = options.tracer.filter(|_| args.trace_writes) {
-        return Err(super::Usage(format!(
-            "--trace-writes takes --tracer fentry or kprobe: {tracer} does not see writes that do not sleep"
-        ))
-        .into());
-    }
+    let options = args.writes.choose(args.kernel.options(args.commands.filter()?))?;
     let kernel = Kernel::tracer(&options, args.min)?;
     let settings = Settings {
         policy: Policy {

@@ -143,6 +143,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     tracer: Tracer,
     clocks: Clocks,
+    traces_writes: bool,
     walks_files: bool,
     /// Whether a look has worked: whatever stops a later one, the kernel can do it.
     looked: bool,
@@ -209,6 +210,7 @@ impl Kernel {
             ebpf,
             tracer,
             clocks: Clocks::default(),
+            traces_writes: options.trace_writes,
             walks_files: walks_files.is_ok(),
             looked: false,
             buffer: Vec::new(),

@@ -172,6 +172,38 @@ impl Scrape {
             "How long observed writers were blocked, as the kernel counts; the sum is estimated from the buckets",
             sum,
             &buckets,
+        )?;
+        self.writes(writer)
+    }
+
+    /// By kind: a label for each channel would grow without end.
+    fn writes(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let written = &self.state.written;
+        if written.is_empty() {
+            return Ok(());
+        }
+        let labels = |to| [("channel", channel_name(to))];
+        writer.counters(
+            "written",
+            "What observed writers wrote (run --trace-writes)",
+            Some(&Unit::Bytes),
+            written.iter().map(|it| (labels(it.to), float(it.bytes))),
+        )?;
+        writer.metric(
+            "write",
+            "How long their writes took, blocked or not; the sum is estimated from the buckets",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+            |encoder| {
+                for it in written {
+                    let (sum, buckets) = blocked(&it.took);
+                    let count = buckets.iter().map(|(_, count)| count).sum();
+                    encoder
+                        .encode_family(&labels(it.to))?
+                        .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                }
+                Ok(())
+            },
         )
     }
 

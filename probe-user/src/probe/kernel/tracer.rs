@@ -42,7 +42,8 @@ impl Tracer {
     }
 
     /// Whether it sees calls of functions, and not each sleep.
-    pub(super) const fn is_by_function(self) -> bool {
+    #[must_use]
+    pub const fn is_by_function(self) -> bool {
         match self {
             Self::Fentry | Self::Kprobe => true,
             Self::Sched | Self::Scan => false,
