@@ -167,7 +167,13 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { vm: true, .. } => vm::demo()?,
         Task::Demo { with, .. } => demo::run(with)?,
         Task::Test { filters } => return Ok(test::run(&filters)?.report()),
-        Task::Vm(args) => return Ok(vm::run(&args)?.report()),
+        Task::Vm(args) => {
+            let totals = vm::run(&args)?;
+            if !args.measures() {
+                return Ok(totals.report());
+            }
+            anyhow::ensure!(totals.is_well(), "a guest could not measure");
+        }
         Task::Bench { args } => bench::run(&args)?,
         Task::Fuzz { seconds } => fuzz::run(seconds)?,
         Task::Screenshot => screenshot::run()?,

@@ -38,6 +38,8 @@ use crate::{setup, shell};
 const PROFILE: &str = "guest";
 /// The first process, the program, the bundled writer.
 const PROGRAMS: [&str; 3] = ["guest", "pipestall", "stuck"];
+/// What measures.
+const BENCH: &str = "bench";
 /// Where a shell and the likes of `sleep` come from.
 const BUSYBOX: &str = "busybox-static";
 const BUSYBOX_SUITE: &str = "bookworm";
@@ -73,6 +75,9 @@ pub(crate) struct Args {
     /// Asks the archive for newer kernels than those in the cache
     #[arg(long)]
     update: bool,
+    /// Measures what counting each write costs, instead of running tests
+    #[arg(long, conflicts_with_all = ["test", "filters", "write_table"])]
+    bench: bool,
     /// Writes the results into README.md
     #[arg(long)]
     write_table: bool,
@@ -90,6 +95,7 @@ impl Args {
             test: Vec::new(),
             jobs: None,
             update: false,
+            bench: false,
             write_table: false,
             filters: filters.to_vec(),
         }
@@ -133,6 +139,13 @@ struct Step {
     timeout: u64,
 }
 
+impl Args {
+    /// Whether it is figures that are wanted, and not tests.
+    pub(crate) const fn measures(&self) -> bool {
+        self.bench
+    }
+}
+
 /// Boots the kernels, runs the tests, prints the matrix. `Err` is why there is none.
 pub(crate) fn run(args: &Args) -> Result<Totals> {
     let qemu = qemu()?;
@@ -153,7 +166,14 @@ pub(crate) fn run(args: &Args) -> Result<Totals> {
         }
     }
     ensure!(!kernels.is_empty(), "no kernel can be had");
-    let programs = build()?;
+    let programs = if args.bench {
+        Programs {
+            helpers: helpers(&[BENCH])?,
+            ..Programs::default()
+        }
+    } else {
+        build()?
+    };
     let busybox = busybox(&cache)?;
 
     let work = tempfile::Builder::new().prefix("pipestall-vm-").tempdir()?;
@@ -317,6 +337,19 @@ fn steps(args: &Args, programs: &Programs) -> Result<Vec<Step>> {
     }
     let mut steps = Vec::new();
     for tracer in tracers {
+        if args.bench {
+            if !matches!(tracer, Tracer::Fentry | Tracer::Kprobe) {
+                continue;
+            }
+            let command = [&format!("/bin/{BENCH}"), "--only", "writes"].map(str::to_owned);
+            steps.push(Step {
+                name: format!("{tracer} {BENCH}"),
+                command: command.into(),
+                env: environment(*tracer),
+                timeout: STEP.as_secs(),
+            });
+            continue;
+        }
         for test in programs.tests.keys() {
             let wanted = if args.test.is_empty() {
                 (*tracer == Tracer::Sched && KERNEL_TESTS.contains(&&**test))
@@ -373,8 +406,8 @@ fn furnish(programs: &Programs, busybox: &Path, steps: &[Step]) -> Result<Initra
             .with_context(|| format!("cargo built no {name}"))
     };
     initramfs.file("init", helper("guest")?)?;
-    for name in ["pipestall", "stuck"] {
-        initramfs.file(&format!("bin/{name}"), helper(name)?)?;
+    for (name, path) in programs.helpers.iter().filter(|(name, _)| *name != "guest") {
+        initramfs.file(&format!("bin/{name}"), path)?;
     }
     for (name, path) in &programs.tests {
         let at = format!("tests/{name}");
@@ -463,7 +496,9 @@ fn say(kernel: &Kernel, text: &str) {
 
 fn report(args: &Args, rows: &[Row], took: Duration) -> Result<Totals> {
     let table = matrix::table(rows, &TRACERS);
-    println!("\n{table}");
+    if !args.bench {
+        println!("\n{table}");
+    }
     println!("{} kernels in {:.0} s", rows.len(), took.as_secs_f64());
     let mut totals = Totals::default();
     for row in rows {

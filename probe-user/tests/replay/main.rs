@@ -10,6 +10,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 use probe_user::{
     config::Config,
     core::report::{KillReport, Report},
-    recording::Recording,
+    recording::{Encoder, Frame, Recording},
     replay::{self, Outcome, Survey},
 };
 use serde_json::Value;
@@ -319,6 +320,32 @@ fn a_recording_that_is_cut_off_is_replayed_as_far_as_it_goes_and_that_is_said() 
     let stderr = String::from_utf8(done.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains("stopped at byte "), "{stderr}");
+}
+
+#[test]
+fn looks_that_lie_centuries_apart_are_replayed_in_no_time() {
+    const CENTURIES: Duration = Duration::from_secs(300 * 365 * 24 * 3600);
+    let bytes = scenes::respawn_loop();
+    let recording = Recording::open(&bytes).unwrap();
+    let header = recording.header().clone();
+    let mut frames: Vec<_> = recording.collect();
+    let stuck = frames.iter().rev().find_map(|frame| match frame {
+        Frame::Look(look) if !look.sightings.is_empty() => Some(look.clone()),
+        _ => None,
+    });
+    let mut late = stuck.unwrap();
+    late.at = late.at.after(CENTURIES);
+    frames.pop_if(|frame| matches!(frame, Frame::End(_)));
+    frames.push(Frame::Look(late));
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::begin(&header, &mut bytes);
+    for frame in &frames {
+        encoder.frame(frame, &mut bytes);
+    }
+
+    let planned = planned(&outcome_of(&bytes, "brisk.toml"));
+
+    assert_eq!(planned.len(), 12, "as many as without it");
 }
 
 #[test]

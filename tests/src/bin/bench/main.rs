@@ -96,6 +96,8 @@ enum Part {
     Idle,
     /// What `top` takes for a frame of 10,000 stalls, and of a core with 1,000.
     Top,
+    /// The first, while each write is counted; only where it is asked for.
+    Writes,
     /// What `run` occupies after ten minutes of work; only where it is asked for.
     Soak,
 }
@@ -142,7 +144,7 @@ fn bench(cli: &Cli) -> Result<bool> {
     let effort = Effort { quick: cli.quick };
     let mut report = Report::new(!to_stdout, cli.quick)?;
     for part in Part::value_variants() {
-        let is_usual = !matches!(part, Part::Soak);
+        let is_usual = !matches!(part, Part::Writes | Part::Soak);
         if !(cli.only.is_empty() && is_usual || cli.only.contains(part)) {
             continue;
         }
@@ -156,6 +158,7 @@ fn bench(cli: &Cli) -> Result<bool> {
             Part::Memory => memory::measure(&mut report).context("memory")?,
             Part::Top => dashboard::measure(effort, &mut report).context("top")?,
             Part::Load => load::measure(effort, &mut report).context("load")?,
+            Part::Writes => pipe::measure_traced(effort, &mut report).context("writes")?,
             Part::Soak => soak::measure(effort, &mut report).context("soak")?,
             Part::Idle => idle::measure(effort, &mut report).context("idle")?,
         }

@@ -30,6 +30,33 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Measures the same while `watch --trace-writes` counts the writes of others, and of this program.
+/// Only where a tracer of functions can be had.
+pub(crate) fn measure_traced(effort: Effort, report: &mut Report) -> Result<()> {
+    if let Err(why) = ::tests::need::functions() {
+        eprintln!("skipped: --trace-writes: {why}");
+        return Ok(());
+    }
+    report.progress("a write and a read while writes are counted");
+    let mut worker = Worker::start("pipe", cpu::chosen()?)?;
+    let contenders = [
+        Contender::Nobody,
+        Contender::Counting("no-such-command"),
+        Contender::Counting("bench*"),
+    ];
+    let [nobody, others, own] = turns::take(effort.of(15, 4), 0, &contenders, || worker.sample())?;
+    let tracer = ::tests::binary::tracer();
+    for (whose, series) in [("another's", others), ("one that is counted", own)] {
+        let name = format!("write + read, {whose}, by {tracer}");
+        report.add(
+            Row::of(&name, series.minimum(), "ns")
+                .against(nobody.minimum())
+                .with_median(series.median_ratio(&nobody)),
+        );
+    }
+    Ok(())
+}
+
 /// A pipe, both ends non-blocking.
 pub(crate) struct Pipe {
     reader: OwnedFd,

@@ -17,6 +17,8 @@ pub(crate) enum Contender<'a> {
     Program(&'a Program),
     /// `pipestall watch` does.
     Product,
+    /// `pipestall watch --trace-writes` does, for this command.
+    Counting(&'a str),
 }
 
 /// The samples of one contender, one a round, nanoseconds an operation.
@@ -57,6 +59,10 @@ fn undisturbed(
             Contender::Nobody => (Watching::Nobody, loaded),
             Contender::Program(program) => (program.attach()?, loaded),
             Contender::Product => (Watching::Product(Agent::watch(&[])), loaded + 1),
+            Contender::Counting(comm) => {
+                let watch = Agent::watch(&["--trace-writes", "--comm", comm]);
+                (Watching::Product(watch), loaded)
+            }
         };
         let tracers = observer::await_tracers(tracers)?;
         let value = sample()?;
