@@ -110,6 +110,18 @@ pub fn tracer() -> Result<(), String> {
     }
 }
 
+/// A tracer that counts how long writers are blocked.
+///
+/// # Errors
+/// Why not.
+pub fn counting() -> Result<(), String> {
+    bpf()?;
+    match &*binary::tracer() {
+        "sched" => Ok(()),
+        other => Err(format!("{other} does not count blocked time")),
+    }
+}
+
 /// A tracer of functions.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_writer_that_is_blocked_nine_tenths_of_the_time_is_ended_though_no_stall_of_it_is_old() {
-    need!(need::bpf());
+    need!(need::counting());
     let scratch = Scratch::new();
     let mut crowd = Plan::crawling(PERIOD, PERIOD / 10).start();
     let pid = crowd.writer();
@@ -46,7 +46,7 @@ fn a_writer_that_is_blocked_nine_tenths_of_the_time_is_ended_though_no_stall_of_
 
 #[test]
 fn what_a_rule_in_dry_run_says_of_a_crawling_writer_it_says_once() {
-    need!(need::bpf());
+    need!(need::counting());
     let scratch = Scratch::new();
     let crowd = Plan::crawling(PERIOD, PERIOD / 10).start();
     let pid = crowd.writer();
@@ -64,7 +64,7 @@ fn what_a_rule_in_dry_run_says_of_a_crawling_writer_it_says_once() {
 
 #[test]
 fn a_writer_that_is_blocked_two_fifths_of_the_time_is_left_alone_and_measured_so() {
-    need!(need::bpf());
+    need!(need::counting());
     let scratch = Scratch::new();
     let mut crowd = Plan::crawling(PERIOD, PERIOD * 3 / 5).start();
     let pid = crowd.writer();
@@ -91,7 +91,7 @@ fn a_writer_that_is_blocked_two_fifths_of_the_time_is_left_alone_and_measured_so
 
 #[test]
 fn a_writer_whose_reader_takes_a_byte_now_and_then_is_ended_by_its_share_and_not_by_its_age() {
-    need!(need::bpf());
+    need!(need::counting());
     let scratch = Scratch::new();
     // The writer itself sleeps on: only the token tells.
     let crowd = Plan::stuck(0).and_trickled(1, Duration::from_millis(300)).start();

@@ -25,6 +25,8 @@ use tests::scratch::Scratch;
 use tests::{binary, names, need, proc, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What makes the bundled writer write for ever.
+const WRITE: &[&str] = &["write"];
 
 /// Serves what an ffmpeg writes to whoever asks, as a media server does.
 const SERVER: &str = "
@@ -187,16 +189,16 @@ fn a_chain_of_ffmpegs_leads_to_the_sleep_behind_them() {
 fn a_chain_leads_over_processes_that_are_not_observed() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (first_rx, first_tx) = pipe().expect("a pipe");
     let (second_rx, second_tx) = pipe().expect("a pipe");
     let sleep = start(Path::new("sleep"), &["600"], second_rx, Stdio::null());
     let cat = start(Path::new("cat"), &[], first_rx, second_tx);
-    let writer = start(&yes, &[], Stdio::null(), first_tx);
+    let writer = start(&endless, WRITE, Stdio::null(), first_tx);
     proc::await_blocked_write(cat.pid());
     proc::await_blocked_write(writer.pid());
 
-    let stall = stall_of(writer.pid(), &yes);
+    let stall = stall_of(writer.pid(), &endless);
 
     assert_eq!(stall.chain_pids(), [writer.pid(), cat.pid(), sleep.pid()]);
     assert_eq!(stall.culprit_pid(), Some(sleep.pid()));
@@ -207,15 +209,15 @@ fn a_chain_leads_over_processes_that_are_not_observed() {
 fn two_that_write_to_each_other_and_do_not_read_are_a_deadlock() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (there_rx, there_tx) = pipe().expect("a pipe");
     let (back_rx, back_tx) = pipe().expect("a pipe");
-    let one = start(&yes, &[], back_rx, there_tx);
-    let other = start(&yes, &[], there_rx, back_tx);
+    let one = start(&endless, WRITE, back_rx, there_tx);
+    let other = start(&endless, WRITE, there_rx, back_tx);
     proc::await_blocked_write(one.pid());
     proc::await_blocked_write(other.pid());
 
-    let name = ffmpeg::comm_of(&yes);
+    let name = ffmpeg::comm_of(&endless);
     let look = ps(&["--min", "0s", "--comm", &name]);
 
     let mut members = vec![one.pid(), other.pid()];
@@ -234,11 +236,11 @@ fn two_that_write_to_each_other_and_do_not_read_are_a_deadlock() {
     // Where only one of the two is observed, it is one all the same.
     let (cat_rx, cat_tx) = pipe().expect("a pipe");
     let (yes_rx, yes_tx) = pipe().expect("a pipe");
-    let unseen = start(Path::new("yes"), &[], cat_rx, yes_tx);
-    let seen = start(&yes, &[], yes_rx, cat_tx);
+    let unseen = start(&binary::stuck(), WRITE, cat_rx, yes_tx);
+    let seen = start(&endless, WRITE, yes_rx, cat_tx);
     proc::await_blocked_write(unseen.pid());
     proc::await_blocked_write(seen.pid());
-    let stall = stall_of(seen.pid(), &yes);
+    let stall = stall_of(seen.pid(), &endless);
     let mut members = vec![unseen.pid(), seen.pid()];
     members.sort_unstable();
     assert_eq!(stall.deadlock, Some(members));
@@ -248,12 +250,12 @@ fn two_that_write_to_each_other_and_do_not_read_are_a_deadlock() {
 fn a_writer_that_alone_holds_its_reading_end_is_told() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (rx, tx) = pipe().expect("a pipe");
-    let writer = start(&yes, &[], rx, tx);
+    let writer = start(&endless, WRITE, rx, tx);
     proc::await_blocked_write(writer.pid());
 
-    let stall = stall_of(writer.pid(), &yes);
+    let stall = stall_of(writer.pid(), &endless);
 
     assert_eq!(stall.reader(writer.pid()).kind, "writer");
     assert_eq!(stall.deadlock, Some(vec![writer.pid()]));
@@ -263,17 +265,17 @@ fn a_writer_that_alone_holds_its_reading_end_is_told() {
 fn a_descriptor_that_leaked_into_another_child_makes_it_a_holder() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (rx, tx) = pipe().expect("a pipe");
     let leaked = leaking(Path::new("sleep"), &["600"], &rx);
     let mut reader = start(Path::new("sleep"), &["601"], rx, Stdio::null());
-    let writer = start(&yes, &[], Stdio::null(), tx);
+    let writer = start(&endless, WRITE, Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
 
-    let with_a_reader = stall_of(writer.pid(), &yes);
+    let with_a_reader = stall_of(writer.pid(), &endless);
     reader.child().kill().expect("the reader can be ended");
     assert!(reader.exited(PATIENCE).is_some());
-    let without = stall_of(writer.pid(), &yes);
+    let without = stall_of(writer.pid(), &endless);
 
     assert_eq!(with_a_reader.reader(leaked.pid()).kind, "holder");
     assert_eq!(with_a_reader.reader(reader.pid()).kind, "reader");
@@ -286,51 +288,62 @@ fn a_descriptor_that_leaked_into_another_child_makes_it_a_holder() {
 #[test]
 fn who_was_told_of_a_descriptor_or_made_it_is_no_holder() {
     need!(need::bpf());
+    let bash = need!(need::bash());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (rx, tx) = pipe().expect("a pipe");
     // Its command line names the descriptor, as that of a process substitution does.
     let number = rx.as_raw_fd().to_string();
     let told = leaking(Path::new("sleep"), &["600", &number], &rx);
     drop(rx);
-    let writer = start(&yes, &[], Stdio::null(), tx);
+    let writer = start(&endless, WRITE, Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
-    let mut command = Command::new("bash");
+    let mut command = Command::new(bash);
     command
-        .args(["-c", &format!("coproc {}; sleep 600; exit", yes.display())])
+        .args([
+            "-c",
+            &format!("coproc {} write; sleep 600; exit", endless.display()),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let shell = Family::start(&mut command);
-    let coproc = proc::await_child(shell.pid(), &ffmpeg::comm_of(&yes));
+    let coproc = proc::await_child(shell.pid(), &ffmpeg::comm_of(&endless));
     proc::await_blocked_write(coproc);
 
-    assert_eq!(stall_of(writer.pid(), &yes).reader(told.pid()).kind, "reader");
-    assert_eq!(stall_of(coproc, &yes).reader(shell.pid()).kind, "reader");
+    assert_eq!(stall_of(writer.pid(), &endless).reader(told.pid()).kind, "reader");
+    assert_eq!(stall_of(coproc, &endless).reader(shell.pid()).kind, "reader");
 }
 
 #[test]
 fn several_writers_on_one_pipe_have_the_same_reader() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (rx, tx) = pipe().expect("a pipe");
     let sleep = start(Path::new("sleep"), &["600"], rx, Stdio::null());
     let writers: Vec<_> = (0..3)
-        .map(|_| start(&yes, &[], Stdio::null(), tx.try_clone().expect("a copy")))
+        .map(|_| start(&endless, WRITE, Stdio::null(), tx.try_clone().expect("a copy")))
         .collect();
     drop(tx);
     for writer in &writers {
         proc::await_blocked_write(writer.pid());
     }
 
-    let look = ps(&["--min", "0s", "--comm", &ffmpeg::comm_of(&yes)]);
+    let look = ps(&["--min", "0s", "--comm", &ffmpeg::comm_of(&endless)]);
 
     for writer in &writers {
         let stall = look.of(writer.pid());
         assert_eq!(stall.chain_pids(), [writer.pid(), sleep.pid()]);
         assert_eq!(stall.deadlock, None);
     }
-    let tree = text(&["ps", "--tree", "--min", "0s", "--comm", &ffmpeg::comm_of(&yes)]);
+    let tree = text(&[
+        "ps",
+        "--tree",
+        "--min",
+        "0s",
+        "--comm",
+        &ffmpeg::comm_of(&endless),
+    ]);
     assert_eq!(
         tree.lines().filter(|line| line.starts_with("sleep ")).count(),
         1,
@@ -341,12 +354,13 @@ fn several_writers_on_one_pipe_have_the_same_reader() {
 #[test]
 fn a_reader_in_other_namespaces_is_found_by_the_pid_that_it_has_here() {
     need!(need::bpf());
+    let unshare = need!(need::on_path("unshare"));
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let sleep = scratch.named(Path::new("/usr/bin/sleep"), &names::unique("slp"));
     let fifo = scratch.path("fifo");
     mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("a FIFO");
-    let mut command = Command::new("unshare");
+    let mut command = Command::new(unshare);
     command
         .args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c"])
         .arg("exec \"$0\" 600 <\"$1\"")
@@ -354,11 +368,11 @@ fn a_reader_in_other_namespaces_is_found_by_the_pid_that_it_has_here() {
     let outside = Family::start(command.stdin(Stdio::null()));
     // Opening waits for the other end.
     let tx = File::options().write(true).open(&fifo).expect("the writing end");
-    let writer = start(&yes, &[], Stdio::null(), tx);
+    let writer = start(&endless, WRITE, Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
     let reader = proc::await_child(outside.pid(), &ffmpeg::comm_of(&sleep));
 
-    let stall = stall_of(writer.pid(), &yes);
+    let stall = stall_of(writer.pid(), &endless);
 
     assert_eq!(stall.channel, "fifo");
     assert_eq!(stall.chain_pids(), [writer.pid(), reader]);
@@ -374,18 +388,18 @@ fn a_reader_in_other_namespaces_is_found_by_the_pid_that_it_has_here() {
 fn a_stopped_reader_and_a_frozen_one_are_told_as_such() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let yes = named_yes(&scratch);
+    let endless = endless(&scratch);
     let (rx, tx) = pipe().expect("a pipe");
     let sleep = start(Path::new("sleep"), &["600"], rx, Stdio::null());
-    let writer = start(&yes, &[], Stdio::null(), tx);
+    let writer = start(&endless, WRITE, Stdio::null(), tx);
     proc::await_blocked_write(writer.pid());
 
     sleep.signal(Signal::STOP);
     await_state(sleep.pid(), 'T');
-    let stopped = stall_of(writer.pid(), &yes);
+    let stopped = stall_of(writer.pid(), &endless);
     sleep.signal(Signal::CONT);
     await_state(sleep.pid(), 'S');
-    let continued = stall_of(writer.pid(), &yes);
+    let continued = stall_of(writer.pid(), &endless);
 
     assert_eq!(stopped.reader(sleep.pid()).state, "T");
     assert_eq!(continued.reader(sleep.pid()).state, "S");
@@ -396,12 +410,12 @@ fn a_stopped_reader_and_a_frozen_one_are_told_as_such() {
         };
         tried += 1;
         assert_eq!(
-            stall_of(writer.pid(), &yes).reader(sleep.pid()).state,
+            stall_of(writer.pid(), &endless).reader(sleep.pid()).state,
             "F",
             "{frozen:?}"
         );
         drop(frozen);
-        assert_eq!(stall_of(writer.pid(), &yes).reader(sleep.pid()).state, "S");
+        assert_eq!(stall_of(writer.pid(), &endless).reader(sleep.pid()).state, "S");
     }
     if tried == 0 {
         need::skip("no control group can be frozen here");
@@ -697,8 +711,9 @@ fn leaking(program: &Path, arguments: &[&str], leaked: &PipeReader) -> Family {
     Family::start(&mut command)
 }
 
-fn named_yes(scratch: &Scratch) -> PathBuf {
-    scratch.named(Path::new("/usr/bin/yes"), &names::unique("yes"))
+/// A program of a name of its own that, told to [`WRITE`], does so for ever.
+fn endless(scratch: &Scratch) -> PathBuf {
+    scratch.named(&binary::stuck(), &names::unique("end"))
 }
 
 #[track_caller]
