@@ -52,8 +52,15 @@ impl Agent {
     /// Starts `pipestall run --json` on this configuration and waits until it watches.
     #[track_caller]
     pub fn run(config: &Config, scratch: &Scratch) -> Self {
+        Self::run_with(&[], config, scratch)
+    }
+
+    /// The same, with more options.
+    #[track_caller]
+    pub fn run_with(options: &[&str], config: &Config, scratch: &Scratch) -> Self {
         Self::start(
             command(&["run", "--json"])
+                .args(options)
                 .arg("--config")
                 .arg(config.file(scratch)),
         )

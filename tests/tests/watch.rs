@@ -10,10 +10,13 @@ use std::time::Duration;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
 use tests::agent::Agent;
+use tests::api::Api;
+use tests::config::Config;
 use tests::crowd::{Channel, Plan};
 use tests::family::Family;
 use tests::message::Event;
 use tests::order::Order;
+use tests::scratch::Scratch;
 use tests::{binary, clock, names, need, proc, wait};
 
 #[test]
@@ -236,4 +239,32 @@ fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
         .nth(1)
         .expect("another bucket");
     assert_eq!(before.count, BYTES / 1000 - 1, "the others did not");
+}
+
+#[test]
+fn an_agent_that_counts_writes_has_them_in_its_metrics() {
+    const BYTES: u64 = 50_000;
+    need!(need::functions());
+    let scratch = Scratch::new();
+    let plan = Plan::stuck(1).writing(&["--bytes", &BYTES.to_string(), "--chunk", "1000"]);
+    let config = Config::of_plan(&plan, &scratch).served(&scratch, "");
+    let agent = Agent::run_with(&["--trace-writes"], &config, &scratch);
+    let crowd = plan.start();
+    // It fits, so nobody has to read: each call returns at once, and then the writer stays.
+    wait::until("all is written", wait::PATIENCE, || {
+        let metrics = Api::at(&Config::socket(&scratch)).get("/metrics").body;
+        [
+            format!("pipestall_written_bytes_total{{channel=\"pipe\"}} {BYTES}.0"),
+            format!(
+                "pipestall_write_seconds_count{{channel=\"pipe\"}} {}",
+                BYTES / 1000
+            ),
+            "pipestall_written_bytes_total{channel=\"unix\"} 0.0".to_owned(),
+        ]
+        .iter()
+        .all(|line| metrics.lines().any(|found| found == line))
+        .then_some(())
+    });
+    drop(crowd);
+    agent.stop();
 }

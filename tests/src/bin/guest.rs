@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, setsid, wait};
 use rustix::system::{RebootCommand, reboot, uname};
 use serde::Deserialize;
 use tests::clock;
@@ -124,8 +124,13 @@ fn perform(step: &Step, results: &File) -> Result<String> {
         .current_dir("/tmp")
         .stdin(Stdio::null())
         .stdout(results.try_clone()?)
-        .stderr(results.try_clone()?)
-        .process_group(0);
+        .stderr(results.try_clone()?);
+    // A session of its own: in this one's, a group that has a stopped member is hung up on when a
+    // child of the first process exits (`kill_orphaned_pgrp`, kernel/exit.c).
+    // SAFETY: setsid is a system call and nothing else.
+    unsafe {
+        command.pre_exec(|| Ok(setsid().map(drop)?));
+    }
     let child = command.spawn().with_context(|| format!("cannot run {program}"))?;
     let pid = Pid::from_child(&child);
     let ended = await_exit(pid);
