@@ -12,12 +12,16 @@
 )]
 
 pub mod agent;
+pub mod alerting;
 pub mod api;
+pub mod authority;
+pub mod background;
 pub mod binary;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod crowd;
+pub mod dice;
 pub mod family;
 pub mod ffmpeg;
 pub mod invented;
