@@ -32,6 +32,7 @@ pub mod order;
 pub mod pidfd;
 pub mod proc;
 pub mod prometheus;
+pub mod proxy;
 pub mod ps;
 pub mod receiver;
 pub mod scratch;

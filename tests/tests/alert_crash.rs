@@ -79,18 +79,24 @@ fn nothing_is_lost_by_faults_and_twenty_kills_and_what_comes_twice_has_one_name(
     };
 
     let mut dice = Dice(11);
+    let mut counts = BTreeSet::new();
     for kill in 1..=KILLS {
         let mut run = Family::start(&mut alerter(&config, &["--events", &events, "--pause", "2"]));
-        // Somewhere within this part of the events, and then somewhat later.
+        // Somewhere within this part of the events, and then somewhat later: within what is sent.
         let until = (kill - 1) * EVENTS / KILLS + dice.roll(EVENTS / KILLS);
         wait::until("events are written", PATIENCE, || {
             (written() >= until).then_some(())
         });
-        wait::till(clock::mono() + Duration::from_millis(dice.roll(40)));
+        let until = receiver.count() as u64 + dice.roll(60);
+        wait::until("messages are sent", PATIENCE, || {
+            (receiver.count() as u64 >= until).then_some(())
+        });
+        counts.insert(receiver.count());
         assert_eq!(run.exited(Duration::ZERO), None, "it runs until it is killed");
         run.signal(Signal::KILL);
         assert!(run.exited(PATIENCE).is_some());
     }
+    assert!(counts.len() as u64 > KILLS / 2, "{counts:?}");
     command::run(
         &mut alerter(&config, &["--events", &events]),
         Duration::from_secs(90),
