@@ -66,7 +66,15 @@ pub async fn ask<T: DeserializeOwned>(
     if !status.is_success() {
         return Err(ClientError::Refused(status, reason(status, &body)));
     }
-    serde_json::from_slice(&body).map_err(|error| {
+    understood(&body, path)
+}
+
+/// Understands an answer's body.
+///
+/// # Errors
+/// It is not what is expected there.
+pub fn understood<T: DeserializeOwned>(body: &[u8], path: &str) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|error| {
         ClientError::Unwell(format!(
             "the agent's {path} is not understood ({error}); is it another version?"
         ))
