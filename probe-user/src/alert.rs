@@ -210,7 +210,8 @@ impl Handle {
         self.ask(|to| Ask::Retry(chosen, to)).await
     }
 
-    /// Gives messages up; returns how many, or which of them are not there. It is on disk then.
+    /// Gives messages up; returns how many, or which of them are not there. While the spool can be
+    /// written, that is on disk then.
     ///
     /// # Errors
     /// The alerts have stopped.

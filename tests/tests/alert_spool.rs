@@ -185,6 +185,50 @@ fn what_waits_for_a_dead_receiver_is_listed_tried_at_once_and_given_up_while_the
 }
 
 #[test]
+fn what_a_receiver_that_is_gone_holds_up_is_shown_as_held_and_goes_after_a_reload() {
+    need!(need::bpf());
+    let scratch = Scratch::new();
+    let status = Arc::new(AtomicU16::new(410));
+    let receiver = moody(&status);
+    let crowd = Plan::stuck(1).start();
+    let config = Config::of(&crowd, &scratch)
+        .action("alert")
+        .served(&scratch, "")
+        .alerting(
+            "ops",
+            &receiver.url(),
+            &signed(&scratch, "events = [\"stall.detected\"]\n"),
+        );
+    let file = config.file(&scratch);
+    let agent = Agent::run(&config, &scratch);
+    receiver.await_requests("it is told", PATIENCE, |requests| requests.len() == 1);
+    let held = wait::until("it is held", PATIENCE, || {
+        list(&file).into_iter().find(|message| message["state"] == "held")
+    });
+    assert_eq!(held["next_try"], Value::Null);
+    assert!(
+        held["last_error"]
+            .as_str()
+            .is_some_and(|why| why.contains("status 410"))
+    );
+    status.store(200, Ordering::Relaxed);
+    pipestall(&["alerts", "retry", "--all"], &file).expect_code(0);
+    assert_eq!(list(&file)[0]["state"], "held", "a try is not a reload");
+
+    let api = Api::at(&Config::socket(&scratch));
+    api.post("/v1/reload", "").json(200);
+
+    receiver.await_requests("it is taken", PATIENCE, |requests| {
+        requests.last().is_some_and(|last| last.answer.takes())
+    });
+    wait::until("the spool is empty", PATIENCE, || {
+        list(&file).is_empty().then_some(())
+    });
+    agent.stop();
+    assert_eq!(receiver.count(), 2);
+}
+
+#[test]
 fn readers_may_list_messages_and_only_operators_may_change_them() {
     const READERS: u32 = 61_234;
     const OPERATORS: u32 = 61_235;

@@ -382,8 +382,10 @@ impl Desk {
         let mut messages: Vec<_> = self
             .queues
             .values()
-            .flat_map(|queue| queue.entries().values())
-            .map(Message::from)
+            .flat_map(|queue| {
+                let entries = queue.entries().values();
+                entries.map(|entry| Message::new(entry, queue.disabled()))
+            })
             .collect();
         messages.sort_by_key(|message| message.number);
         messages

@@ -21,7 +21,7 @@ pub struct Message {
     pub id: String,
     /// The webhook.
     pub webhook: String,
-    /// `queued`, or `refused` by the receiver.
+    /// `queued`; `held` while its webhook gets nothing; or `refused` by the receiver.
     pub state: String,
     /// How bad it is.
     pub severity: Severity,
@@ -32,26 +32,33 @@ pub struct Message {
     pub made: Timestamp,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it is tried next; none if it was refused.
+    /// When it is tried next; none if it is held or was refused.
     #[schema(value_type = Option<String>)]
     pub next_try: Option<Timestamp>,
-    /// What came of the last attempt.
+    /// What came of the last attempt, or why it is held.
     pub last_error: Option<String>,
 }
 
-impl From<&Entry> for Message {
-    fn from(entry: &Entry) -> Self {
+impl Message {
+    /// What is to be seen of a message, whose webhook may get nothing for a reason.
+    #[must_use]
+    pub fn new(entry: &Entry, held: Option<&str>) -> Self {
+        let state = match held {
+            _ if entry.refused => "refused",
+            Some(_) => "held",
+            None => "queued",
+        };
         Self {
             number: entry.number,
             id: entry.message.clone(),
             webhook: entry.webhook.clone(),
-            state: if entry.refused { "refused" } else { "queued" }.to_owned(),
+            state: state.to_owned(),
             severity: entry.severity,
             title: entry.title.clone(),
             made: entry.made,
             attempts: entry.attempts,
-            next_try: (!entry.refused).then_some(entry.next_try),
-            last_error: entry.last_error.clone(),
+            next_try: (state == "queued").then_some(entry.next_try),
+            last_error: entry.last_error.clone().or_else(|| held.map(str::to_owned)),
         }
     }
 }

@@ -28,7 +28,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A message stays in the spool until its receiver has taken it, for [spool] max_age at the
-most. One that the receiver refused (with 400, say) is not tried again by itself.
+most. One that the receiver refused (with 400, say) is not tried again by itself. One is
+held while its webhook gets nothing, because it is gone (410) or not configured any more:
+load the configuration anew, or drop it.
 
 An agent that runs is asked over the socket that [api] socket names: root and the group
 that [api] group names may list, root and the group that [api] operators names may do the
@@ -207,7 +209,7 @@ fn table(messages: &[Message]) -> String {
             "{:>6}  {:<12} {:<8} {:>6} {:>5}  {}",
             message.number,
             text::cut(&message.webhook, 12),
-            message.state,
+            text::cut(&message.state, 8),
             text::age(between(message.made, now)),
             message.attempts,
             text::one_line(&message.title)

@@ -49,7 +49,8 @@ pub(super) async fn retry(
     told(alerts.retry(chosen).await, "to be tried again", &peer)
 }
 
-/// Gives messages up; once this is answered, they are gone for good. If one is not there, none is
+/// Gives messages up; while the spool can be written, that is on disk before it is answered. If one
+/// is not there, none is
 #[utoipa::path(post, path = "/v1/alerts/drop", request_body = Chosen,
     responses((status = 200, body = AlertsChanged), (status = 400, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
