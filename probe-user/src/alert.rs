@@ -15,6 +15,7 @@ pub mod deliver;
 pub mod desk;
 pub mod format;
 pub mod group;
+pub mod listing;
 pub mod notification;
 pub mod occurrence;
 pub mod outcome;
@@ -47,10 +48,10 @@ use tokio::sync::{
 };
 
 use self::{
-    queue::Number,
+    listing::{Chosen, Message, Unknown},
     service::{Ask, Ends, Service, Shared},
     source::Line,
-    status::{Message, Status},
+    status::Status,
     webhook::{Limits, Webhook},
 };
 
@@ -201,20 +202,21 @@ impl Handle {
         self.ask(Ask::List).await
     }
 
-    /// Tries a message, or all, again now; returns how many.
+    /// Tries messages again now; returns how many, or which of them are not there.
     ///
     /// # Errors
     /// The alerts have stopped.
-    pub async fn retry(&self, number: Option<Number>) -> Result<usize> {
-        self.ask(|to| Ask::Retry(number, to)).await
+    pub async fn retry(&self, chosen: Chosen) -> Result<Result<usize, Unknown>> {
+        self.ask(|to| Ask::Retry(chosen, to)).await
     }
 
-    /// Gives a message, or all, up; returns how many.
+    /// Gives messages up; returns how many, or which of them are not there. While the spool can be
+    /// written, that is on disk then.
     ///
     /// # Errors
     /// The alerts have stopped.
-    pub async fn discard(&self, number: Option<Number>) -> Result<usize> {
-        self.ask(|to| Ask::Drop(number, to)).await
+    pub async fn discard(&self, chosen: Chosen) -> Result<Result<usize, Unknown>> {
+        self.ask(|to| Ask::Drop(chosen, to)).await
     }
 
     /// Takes other webhooks; if anything is wrong with them, the old ones stay.

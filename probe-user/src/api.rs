@@ -1,11 +1,13 @@
 //! What the agent's API says, as JSON: the types that the server writes and that its
-//! clients, the dashboard among them, read. They know neither side.
+//! clients, the dashboard among them, read. They know neither side; [`client`] asks.
+
+pub mod client;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    alert::status::Status as Alerts,
+    alert::{listing::Message, status::Status as Alerts},
     event::{HistogramView, Name, ShareView, StallView},
 };
 
@@ -222,6 +224,20 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// What has changed and takes a restart.
     pub restart: Vec<String>,
+}
+
+/// `GET /v1/alerts`: by number, which is the order in which they were made.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AlertMessages {
+    /// Those that are still to be delivered, and those that were refused.
+    pub messages: Vec<Message>,
+}
+
+/// The answer to `POST /v1/alerts/retry` and `/v1/alerts/drop`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AlertsChanged {
+    /// How many messages that was.
+    pub messages: u64,
 }
 
 /// What is wrong.

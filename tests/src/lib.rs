@@ -13,12 +13,16 @@
 )]
 
 pub mod agent;
+pub mod alerting;
 pub mod api;
+pub mod authority;
+pub mod background;
 pub mod binary;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod crowd;
+pub mod dice;
 pub mod eye;
 pub mod family;
 pub mod ffmpeg;
@@ -31,6 +35,7 @@ pub mod order;
 pub mod pidfd;
 pub mod proc;
 pub mod prometheus;
+pub mod proxy;
 pub mod ps;
 pub mod receiver;
 pub mod scratch;

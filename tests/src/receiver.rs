@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
@@ -16,10 +15,10 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::background::Background;
 use crate::{clock, wait};
 
 /// What a request is answered with.
@@ -97,8 +96,7 @@ pub struct Receiver {
     address: SocketAddr,
     is_tls: bool,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _background: Background,
 }
 
 impl Receiver {
@@ -124,29 +122,16 @@ impl Receiver {
             judge: Mutex::new(judge),
             requests: Mutex::default(),
         });
-        let (stop, stopped) = oneshot::channel();
         let is_tls = tls.is_some();
-        let thread = std::thread::spawn({
+        let background = Background::run({
             let shared = Arc::clone(&shared);
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a runtime");
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = accept(listener, tls, shared) => {}
-                        _ = stopped => {}
-                    }
-                });
-            }
+            move || accept(listener, tls, shared)
         });
         Self {
             address,
             is_tls,
             shared,
-            stop: Some(stop),
-            thread: Some(thread),
+            _background: background,
         }
     }
 
@@ -157,6 +142,11 @@ impl Receiver {
         } else {
             format!("http://{}", self.address)
         }
+    }
+
+    /// Tells its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Lists the requests so far.
@@ -181,16 +171,6 @@ impl Receiver {
             let requests = lock(&self.shared.requests);
             are_enough(&requests).then(|| requests.clone())
         })
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A judge that panicked has failed its test elsewhere.
-            let _ = thread.join();
-        }
     }
 }
 

@@ -6,18 +6,17 @@ use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustix::process::Signal;
 use serde_json::Value;
 use tests::agent::Agent;
-use tests::command::{self, Done};
-use tests::config::{Config, webhook};
+use tests::alerting::{NEW_KEY, OLD_KEY, PATIENCE, alerter, only, pipestall, secret, signed};
+use tests::command;
+use tests::config::Config;
 use tests::crowd::Plan;
 use tests::family::Family;
 use tests::invented::PASSWORD;
@@ -25,52 +24,6 @@ use tests::order::Order;
 use tests::receiver::{Answer, Receiver, Request};
 use tests::scratch::{Scratch, SmallDisk};
 use tests::{binary, clock, need, wait};
-use tokio_rustls::rustls::{self, ServerConfig, pki_types::PrivateKeyDer};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-const OLD_KEY: &str = "whsec_b2xkLWtleS1mb3ItdGVzdHMtb25seS0wMTIzNDU=";
-const NEW_KEY: &str = "whsec_bmV3LWtleS1mb3ItdGVzdHMtb25seS0wMTIzNDU=";
-
-/// Writes a file that nobody else may read.
-fn secret(scratch: &Scratch, name: &str, text: &str) -> PathBuf {
-    let path = scratch.write(name, text);
-    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its mode");
-    path
-}
-
-/// The lines of a webhook that is told of each writer at once.
-fn signed(scratch: &Scratch, more: &str) -> String {
-    let key = secret(scratch, "ops.key", &format!("{NEW_KEY}\n{OLD_KEY}\n"));
-    format!(
-        "format = \"standard\"\nsecret_file = {:?}\ngroup_by = [\"writer\"]\ngroup_wait = \"0s\"\n\
-         group_interval = \"100ms\"\nretry_min = \"20ms\"\nretry_max = \"300ms\"\n{more}",
-        key.display().to_string()
-    )
-}
-
-/// A configuration with a webhook and nothing else.
-fn only(scratch: &Scratch, url: &str, lines: &str) -> PathBuf {
-    let state = scratch.path("state").display().to_string();
-    let text = format!("[state]\ndir = {state:?}\n\n{}", webhook("ops", url, lines));
-    scratch.write("only.toml", &text)
-}
-
-fn pipestall(arguments: &[&str], config: &Path) -> Done {
-    let mut command = Command::new(binary::pipestall());
-    command.args(arguments).arg("--config").arg(config);
-    command::run(&mut command, PATIENCE)
-}
-
-fn alerter(config: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary::alerter());
-    command
-        .arg(config)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    command
-}
 
 #[test]
 fn an_incident_reaches_alertmanager_and_is_over_when_it_recovers() {
@@ -245,83 +198,6 @@ fn what_command_lines_hide_is_told_to_nobody() {
 }
 
 #[test]
-fn nothing_is_lost_by_faults_and_twenty_kills_and_what_comes_twice_has_one_name() {
-    const EVENTS: u64 = 1000;
-    const KILLS: u64 = 20;
-    let scratch = Scratch::new();
-    let mut dice = Dice(7);
-    let receiver = Receiver::start(move |_| match dice.roll(1000) {
-        0..60 => Answer::Status(500),
-        60..110 => Answer::With(429, "retry-after", "0".to_owned()),
-        110..150 => Answer::Hang,
-        150..200 => Answer::Reset,
-        200..240 => Answer::Endless(503),
-        240..270 => Answer::With(307, "location", "http://127.0.0.1:1/".to_owned()),
-        270..300 => Answer::Cut(502),
-        300..310 => Answer::Endless(200),
-        _ => Answer::Status(204),
-    });
-    let config = only(
-        &scratch,
-        &receiver.url(),
-        &signed(&scratch, "timeout = \"250ms\""),
-    );
-    let (events, journal) = (EVENTS.to_string(), scratch.path("state/journal.ndjson"));
-    let written = || {
-        let text = fs::read_to_string(&journal).unwrap_or_default();
-        text.lines().count() as u64
-    };
-
-    let mut dice = Dice(11);
-    for kill in 1..=KILLS {
-        let mut run = Family::start(&mut alerter(&config, &["--events", &events, "--pause", "2"]));
-        // Somewhere within this part of the events, and then somewhat later.
-        let until = (kill - 1) * EVENTS / KILLS + dice.roll(EVENTS / KILLS);
-        wait::until("events are written", PATIENCE, || {
-            (written() >= until).then_some(())
-        });
-        wait::till(clock::mono() + Duration::from_millis(dice.roll(40)));
-        assert_eq!(run.exited(Duration::ZERO), None, "it runs until it is killed");
-        run.signal(Signal::KILL);
-        assert!(run.exited(PATIENCE).is_some());
-    }
-    command::run(
-        &mut alerter(&config, &["--events", &events]),
-        Duration::from_secs(90),
-    )
-    .expect_code(0);
-
-    let requests = receiver.requests();
-    let taken: Vec<&Request> = requests.iter().filter(|request| request.answer.takes()).collect();
-    let seq = |request: &Request| {
-        let event = &request.json()["data"]["worst"][0]["event"];
-        event["seq"].as_u64().expect("an event's number")
-    };
-    let mut names: BTreeMap<u64, BTreeSet<(&str, &str)>> = BTreeMap::new();
-    for request in &requests {
-        let told = (request.header("webhook-id"), request.body.as_str());
-        names.entry(seq(request)).or_default().insert(told);
-    }
-    let told: BTreeSet<u64> = taken.iter().map(|request| seq(request)).collect();
-    assert_eq!(told, (1..=EVENTS).collect(), "none is lost");
-    for (seq, names) in names {
-        assert_eq!(names.len(), 1, "event {seq} has one name and one body: {names:?}");
-    }
-    let faults = requests.len() - taken.len();
-    assert!(
-        faults * 5 > requests.len(),
-        "{faults} faults in {} requests",
-        requests.len()
-    );
-    let twice = taken.len() - told.len();
-    eprintln!(
-        "{} requests, {faults} faults, {} taken, {twice} of them again",
-        requests.len(),
-        taken.len()
-    );
-}
-
-#[test]
 fn a_flood_that_overflows_the_way_to_the_alerts_is_read_from_the_journal() {
     let scratch = Scratch::new();
     let receiver = Receiver::start(|_| Answer::Status(200));
@@ -415,51 +291,6 @@ fn test_alert_says_what_is_wrong_before_anything_is_sent() {
         .expect_one_clear_line(&["no [[webhook]]"]);
     let bad = scratch.write("bad.toml", "[[webhook]]\nname = 'x'\n");
     pipestall(&["test-alert"], &bad).expect_code(64);
-}
-
-#[test]
-fn a_receiver_that_lies_about_who_it_is_gets_nothing() {
-    let scratch = Scratch::new();
-    let (ca, other) = (Authority::new(), Authority::new());
-    let ca_file = scratch.write("ca.pem", &ca.pem);
-    let trusting = format!("ca_file = {:?}\n", ca_file.display().to_string());
-    for (certificate, lines, words) in [
-        (ca.certificate("localhost", 2090), trusting.as_str(), None),
-        (ca.certificate("localhost", 2090), "", Some("UnknownIssuer")),
-        (
-            other.certificate("localhost", 2090),
-            &trusting,
-            Some("certificate"),
-        ),
-        (
-            ca.certificate("example.com", 2090),
-            &trusting,
-            Some("not valid for name"),
-        ),
-        (ca.certificate("localhost", 2020), &trusting, Some("expired")),
-    ] {
-        let receiver = Receiver::start_tls(certificate);
-        let config = only(&scratch, &receiver.url(), &signed(&scratch, lines));
-
-        let done = pipestall(&["test-alert"], &config);
-
-        match words {
-            None => assert!(done.expect_code(0).stdout.contains("taken"), "{}", done.stdout),
-            Some(words) => {
-                assert!(
-                    done.expect_code(1).stdout.contains(words),
-                    "{words}: {}",
-                    done.stdout
-                );
-                assert_eq!(receiver.count(), 0, "{words}");
-            }
-        }
-    }
-    let plain = Receiver::start(|_| Answer::Status(200));
-    let url = plain.url().replace("http://", "https://");
-    let config = only(&scratch, &url, &signed(&scratch, &trusting));
-    pipestall(&["test-alert"], &config).expect_code(1);
-    assert_eq!(plain.count(), 0);
 }
 
 #[test]
@@ -565,60 +396,6 @@ fn a_full_disk_under_the_spool_is_said_and_alerts_and_kills_go_on() {
 }
 
 #[test]
-fn what_a_receiver_refused_is_listed_and_tried_again_or_given_up() {
-    let scratch = Scratch::new();
-    let status = Arc::new(AtomicU16::new(400));
-    let receiver = Receiver::start({
-        let status = Arc::clone(&status);
-        move |_| Answer::Status(status.load(Ordering::Relaxed))
-    });
-    let config = only(&scratch, &receiver.url(), &signed(&scratch, ""));
-    let list = || -> Vec<Value> {
-        let done = pipestall(&["alerts", "list", "--json"], &config);
-        done.expect_code(0);
-        serde_json::from_str(&done.stdout).expect("a list")
-    };
-    assert!(list().is_empty(), "before there is a spool");
-
-    let mut refused = Family::start(&mut alerter(&config, &["--events", "3"]));
-    receiver.await_requests("all are refused", PATIENCE, |requests| requests.len() == 3);
-    pipestall(&["alerts", "list"], &config)
-        .expect_code(1)
-        .expect_one_clear_line(&["stop the agent first"]);
-    wait::until("the last refusal is kept", PATIENCE, || {
-        refused.signal(Signal::KILL);
-        refused.exited(PATIENCE)
-    });
-    let messages = list();
-    assert_eq!(messages.len(), 3);
-    // The last answer may have been on its way when it was killed.
-    assert!(
-        messages[..2]
-            .iter()
-            .all(|message| message["state"] == "refused" || message["attempts"] == 0)
-    );
-    pipestall(&["alerts", "drop", "2"], &config).expect_code(0);
-    pipestall(&["alerts", "drop", "2"], &config)
-        .expect_code(1)
-        .expect_one_clear_line(&["no message 2"]);
-    pipestall(&["alerts", "retry", "--all"], &config).expect_code(0);
-    pipestall(&["alerts", "retry"], &config).expect_code(2);
-
-    status.store(200, Ordering::Relaxed);
-    command::run(&mut alerter(&config, &["--events", "3"]), PATIENCE).expect_code(0);
-
-    assert!(list().is_empty());
-    let requests = receiver.requests();
-    let names = |takes: bool| -> BTreeSet<String> {
-        let of = requests.iter().filter(|request| request.answer.takes() == takes);
-        of.map(|request| request.header("webhook-id").to_owned())
-            .collect()
-    };
-    assert_eq!(names(true).len(), 2);
-    assert!(names(true).is_subset(&names(false)), "under the same names");
-}
-
-#[test]
 fn a_receiver_that_is_gone_gets_nothing_more_and_one_that_comes_back_gets_all() {
     let scratch = Scratch::new();
     let gone = Arc::new(AtomicBool::new(true));
@@ -695,53 +472,5 @@ impl Alertmanager {
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         head.contains(" 200 ").then(|| body.to_owned())
-    }
-}
-
-/// A certificate authority.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
-    }
-
-    /// A server that is who it says it is until the end of a year.
-    fn certificate(&self, name: &str, year: i32) -> ServerConfig {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 12, 31);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a certificate and its key")
-    }
-}
-
-/// Chance that is the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
     }
 }

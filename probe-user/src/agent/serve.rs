@@ -1,8 +1,9 @@
 //! Serves the API and the metrics, on a thread and a runtime of its own: whatever clients
 //! do, the loop that decides does not wait for them. It reaches that loop through
-//! [`Control`] alone.
+//! [`Control`] alone, and the alerts through their own [`Handle`].
 
 mod access;
+mod alerts;
 mod connection;
 mod metrics;
 mod openapi;
@@ -26,7 +27,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 pub use self::openapi::document;
 use self::{access::Access, routes::Shared};
 use super::{control::Control, hub::Hub};
-use crate::config::{Api, Metrics};
+use crate::{
+    alert::Handle,
+    config::{Api, Metrics},
+};
 
 /// The sockets to serve on, bound and not yet served.
 #[derive(Debug, Default)]
@@ -63,7 +67,13 @@ impl Sockets {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn serve(self, control: Control, hub: Hub, journal: PathBuf) -> Result<Serving> {
+    pub fn serve(
+        self,
+        control: Control,
+        hub: Hub,
+        journal: PathBuf,
+        alerts: Option<Handle>,
+    ) -> Result<Serving> {
         let Self { api, metrics } = self;
         if api.is_none() && metrics.is_none() {
             return Ok(Serving { _file: None });
@@ -72,7 +82,7 @@ impl Sockets {
             Some((listener, access, file)) => (Some((listener, access)), Some(file)),
             None => (None, None),
         };
-        let shared = Arc::new(Shared::new(control, hub, journal));
+        let shared = Arc::new(Shared::new(control, hub, journal, alerts));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // For reading the journal: as many as there may be streams.

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 
 use super::{
     group::{Groups, Incident, Key, Touched},
+    listing::{Chosen, Message, Unknown},
     occurrence::Occurrence,
     outcome::Outcome,
     queue::{Entry, Number, Queue},
     spool::{Change, Left, encode},
-    status::{Message, Status, WebhookStatus},
+    status::{Status, WebhookStatus},
     time::{between, later},
     webhook::{Limits, Retry, Webhook},
 };
@@ -381,21 +382,55 @@ impl Desk {
         let mut messages: Vec<_> = self
             .queues
             .values()
-            .flat_map(|queue| queue.entries().values())
-            .map(Message::from)
+            .flat_map(|queue| {
+                let entries = queue.entries().values();
+                entries.map(|entry| Message::new(entry, queue.disabled()))
+            })
             .collect();
         messages.sort_by_key(|message| message.number);
         messages
     }
 
-    /// Tries a message again now.
-    pub fn retry(&mut self, number: Number, now: Timestamp) -> bool {
-        self.queues.values_mut().any(|queue| queue.retry_now(number, now))
+    /// Tries messages again now; returns how many.
+    ///
+    /// # Errors
+    /// One of them is not there; nothing is changed.
+    pub fn retry(&mut self, chosen: &Chosen, now: Timestamp) -> Result<usize, Unknown> {
+        self.change(chosen, |queue, number| queue.retry_now(number, now))
     }
 
-    /// Gives a message up.
-    pub fn discard(&mut self, number: Number) -> bool {
-        self.queues.values_mut().any(|queue| queue.discard(number))
+    /// Gives messages up; returns how many.
+    ///
+    /// # Errors
+    /// One of them is not there; nothing is changed.
+    pub fn discard(&mut self, chosen: &Chosen) -> Result<usize, Unknown> {
+        self.change(chosen, Queue::discard)
+    }
+
+    fn change(
+        &mut self,
+        chosen: &Chosen,
+        change: impl Fn(&mut Queue, Number) -> bool,
+    ) -> Result<usize, Unknown> {
+        let known = |number: &Number| {
+            let mut queues = self.queues.values();
+            queues.any(|queue| queue.entries().contains_key(number))
+        };
+        let numbers: BTreeSet<Number> = match chosen {
+            Chosen::Numbers(numbers) => numbers.iter().copied().collect(),
+            Chosen::All => {
+                let queues = self.queues.values();
+                queues.flat_map(|queue| queue.entries().keys().copied()).collect()
+            }
+        };
+        let unknown: Vec<_> = numbers.iter().filter(|number| !known(number)).copied().collect();
+        if !unknown.is_empty() {
+            return Err(Unknown(unknown));
+        }
+        for number in &numbers {
+            self.queues.values_mut().any(|queue| change(queue, *number));
+        }
+        Ok(numbers.len())
     }
 }
 

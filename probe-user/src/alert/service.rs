@@ -19,11 +19,12 @@ use tokio::{
 use super::{
     deliver::Courier,
     desk::{Desk, Taken},
+    listing::{Chosen, Message, Unknown},
     outcome::Outcome,
     queue::Number,
     source::{self, Line},
     spool::{self, Change, Left, Spool, SpoolError},
-    status::{Message, Status},
+    status::Status,
     time::{Steady, between, later},
     webhook::{Limits, Webhook},
 };
@@ -45,8 +46,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) enum Ask {
     List(oneshot::Sender<Vec<Message>>),
-    Retry(Option<Number>, oneshot::Sender<usize>),
-    Drop(Option<Number>, oneshot::Sender<usize>),
+    Retry(Chosen, oneshot::Sender<Result<usize, Unknown>>),
+    Drop(Chosen, oneshot::Sender<Result<usize, Unknown>>),
     Configure(Vec<Webhook>, Limits, oneshot::Sender<Result<()>>),
 }
 
@@ -384,22 +385,19 @@ impl Service {
 
     fn answer(&mut self, ask: Ask) {
         let now = self.clock.now();
-        let chosen = |desk: &Desk, number: Option<Number>| match number {
-            Some(number) => vec![number],
-            None => desk.messages().iter().map(|message| message.number).collect(),
-        };
         // Whoever asked may have gone.
         match ask {
             Ask::List(to) => drop(to.send(self.desk.messages())),
-            Ask::Retry(number, to) => {
-                let numbers = chosen(&self.desk, number);
-                let done = numbers.into_iter().filter(|number| self.desk.retry(*number, now));
-                let _ = to.send(done.count());
+            Ask::Retry(chosen, to) => {
+                let done = self.desk.retry(&chosen, now);
+                self.keep(now);
+                drop(to.send(done));
             }
-            Ask::Drop(number, to) => {
-                let numbers = chosen(&self.desk, number);
-                let done = numbers.into_iter().filter(|number| self.desk.discard(*number));
-                let _ = to.send(done.count());
+            Ask::Drop(chosen, to) => {
+                let done = self.desk.discard(&chosen);
+                // What is said to be gone must not come back.
+                self.keep(now);
+                drop(to.send(done));
             }
             Ask::Configure(webhooks, limits, to) => {
                 let done = couriers(&webhooks).map(|couriers| {

@@ -1,13 +1,8 @@
-//! How the webhooks fare, as the API, metrics and `alerts list` show it.
+//! How the webhooks fare, as the API and metrics show it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-use super::{
-    occurrence::Severity,
-    queue::{Entry, Number},
-};
 
 /// How alerts fare.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -75,47 +70,5 @@ impl WebhookStatus {
             ("refused", self.refused_total),
             ("dropped", self.dropped_total),
         ]
-    }
-}
-
-/// A message in the spool, as it is listed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// Its number, by which it is named in commands.
-    pub number: Number,
-    /// Its name, as the receiver knows it.
-    pub id: String,
-    /// The webhook.
-    pub webhook: String,
-    /// `queued`, or `refused` by the receiver.
-    pub state: String,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it says.
-    pub title: String,
-    /// When it was made.
-    pub made: Timestamp,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When it is tried next; none if it was refused.
-    pub next_try: Option<Timestamp>,
-    /// What came of the last attempt.
-    pub last_error: Option<String>,
-}
-
-impl From<&Entry> for Message {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            number: entry.number,
-            id: entry.message.clone(),
-            webhook: entry.webhook.clone(),
-            state: if entry.refused { "refused" } else { "queued" }.to_owned(),
-            severity: entry.severity,
-            title: entry.title.clone(),
-            made: entry.made,
-            attempts: entry.attempts,
-            next_try: (!entry.refused).then_some(entry.next_try),
-            last_error: entry.last_error.clone(),
-        }
     }
 }

@@ -99,14 +99,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let hub = Hub::default();
     let (control, requests) = control::channel();
-    let _serving = sockets.serve(control, hub.clone(), state.dir.clone())?;
-    let format = if args.json { Format::Json } else { Format::Text };
-    let printer = (!args.quiet).then(|| Printer::start(format));
     let alerts = if webhooks.is_empty() {
         None
     } else {
         Some(Alerts::start(webhooks.clone(), spool, &state.dir, last)?)
     };
+    let handle = alerts.as_ref().map(Alerts::handle);
+    let _serving = sockets.serve(control, hub.clone(), state.dir.clone(), handle)?;
+    let format = if args.json { Format::Json } else { Format::Text };
+    let printer = (!args.quiet).then(|| Printer::start(format));
     let outputs = Outputs::new(Some(journal), printer, hub, Stamp::after(last)).telling(alerts);
     let settings = Settings {
         policy,

@@ -7,22 +7,24 @@ mod matches;
 mod pace;
 mod rule;
 mod service;
+mod table;
 mod value;
 mod webhook;
 
-use std::{collections::HashMap, ops::Range, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use probe_ebpf::pattern::CommFilter;
 use toml::Spanned;
 
 use self::{
     matches::{no_comm, no_path, no_unit},
-    value::{Limits, duration, one_of, pattern},
+    table::{Table, tables},
+    value::{Limits, pattern},
 };
 use super::{
     Config, Observe,
     problem::{Problem, list},
-    raw::{File, Raw, RawMatch, RawObserve, RawProtect, Text},
+    raw::{File, RawMatch, RawObserve, RawProtect, Text},
     source::{Place, Source},
 };
 use crate::core::{
@@ -58,17 +60,9 @@ pub(super) fn config(files: &[File]) -> Result<Config, Vec<Problem>> {
     let limits = limits.map_or_else(crate::core::pace::Limits::default, |(table, raw)| {
         check.limits(&table, raw)
     });
-    let mut rules = Vec::new();
-    for file in files {
-        for (i, rule) in file.raw.rule.iter().enumerate() {
-            let table = Table {
-                source: &file.source,
-                key: format!("rule[{i}]"),
-                span: rule.span(),
-            };
-            rules.extend(check.rule(&table, rule.get_ref(), &observe, &protect));
-        }
-    }
+    let rules = tables(files, "rule", |raw| &raw.rule)
+        .filter_map(|(table, raw)| check.rule(&table, raw, &observe, &protect))
+        .collect();
     let webhooks = check.webhooks(files);
     let spool = check.only(files, "spool", |raw| raw.spool.as_ref());
     let spool = spool
@@ -117,79 +111,16 @@ fn default_observe() -> Observe {
     }
 }
 
-/// A table of a file.
-struct Table<'a> {
-    source: &'a Source,
-    key: String,
-    span: Range<usize>,
-}
-
-impl<'a> Table<'a> {
-    fn place(&self) -> Place<'a> {
-        self.source.place(self.key.clone(), self.span.clone())
-    }
-
-    /// The place of a value in the table.
-    fn value<T>(&self, name: &str, value: &Spanned<T>) -> Place<'a> {
-        self.source.place(format!("{}.{name}", self.key), value.span())
-    }
-
-    /// A table within the table.
-    fn inner<T>(&self, name: &str, value: &Spanned<T>) -> Table<'a> {
-        Table {
-            source: self.source,
-            key: format!("{}.{name}", self.key),
-            span: value.span(),
-        }
-    }
-
-    /// The place to speak of a value that is not there: the table's header.
-    fn absent(&self, name: &str) -> Place<'a> {
-        self.source
-            .place(format!("{}.{name}", self.key), self.span.clone())
-    }
-}
-
 /// What has been found so far.
 #[derive(Default)]
 struct Check<'a> {
     problems: Vec<Problem>,
     warnings: Vec<String>,
-    /// The rules' names, and where each is given.
-    names: HashMap<&'a str, Place<'a>>,
+    /// The names of rules and of webhooks, and where each is given.
+    names: HashMap<(&'static str, &'a str), Place<'a>>,
 }
 
 impl<'a> Check<'a> {
-    fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
-        result.map_err(|problem| self.problems.push(problem)).ok()
-    }
-
-    /// The one table of that name in all files.
-    fn only<T>(
-        &mut self,
-        files: &'a [File],
-        key: &str,
-        get: impl Fn(&'a Raw) -> Option<&'a Spanned<T>>,
-    ) -> Option<(Table<'a>, &'a T)> {
-        let mut found: Option<(Table<'a>, &'a T)> = None;
-        for file in files {
-            let Some(spanned) = get(&file.raw) else { continue };
-            let table = Table {
-                source: &file.source,
-                key: key.to_owned(),
-                span: spanned.span(),
-            };
-            if let Some((first, _)) = &found {
-                let first = first.place().location();
-                let message = format!("is already set at {first}; keep one of the two");
-                self.problems.push(table.place().problem(message));
-            } else {
-                found = Some((table, spanned.get_ref()));
-            }
-        }
-        found
-    }
-
     /// A table with a problem yields defaults, which nobody gets to see.
     fn observe(&mut self, table: &Table<'a>, raw: &RawObserve) -> Observe {
         let mut observe = default_observe();
@@ -206,10 +137,14 @@ impl<'a> Check<'a> {
         if let Some(given) = &raw.channels {
             observe.channels = self.channels(table, given);
         }
-        if let Some(given) = &raw.report_after {
-            let report_after = duration(&table.value("report_after", given), given.get_ref(), REPORT_AFTER);
-            observe.report_after = self.keep(report_after).unwrap_or(DEFAULT_REPORT_AFTER);
-        }
+        let report_after = raw.report_after.as_ref();
+        observe.report_after = self.time(
+            table,
+            "report_after",
+            report_after,
+            REPORT_AFTER,
+            DEFAULT_REPORT_AFTER,
+        );
         observe
     }
 
@@ -221,23 +156,8 @@ impl<'a> Check<'a> {
                 .problem(format!("is empty; name one or more of {known}"));
             self.problems.push(problem);
         }
-        let mut channels = Vec::new();
-        for (i, text) in given.get_ref().iter().enumerate() {
-            let place = table.value(&format!("channels[{i}]"), text);
-            let channel = one_of(
-                &place,
-                text.get_ref(),
-                ("channel", "channels"),
-                &CHANNELS,
-                channel_name,
-            );
-            if let Some(channel) = self.keep(channel)
-                && !channels.contains(&channel)
-            {
-                channels.push(channel);
-            }
-        }
-        channels
+        let words = ("channel", "channels");
+        self.several(table, "channels", given.get_ref(), words, &CHANNELS, channel_name)
     }
 
     fn protect(&mut self, table: &Table<'a>, raw: &RawProtect) -> Protect {

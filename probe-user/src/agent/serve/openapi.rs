@@ -3,7 +3,7 @@
 use axum::{http::header, response::IntoResponse};
 use utoipa::OpenApi;
 
-use super::{metrics, routes, stream};
+use super::{alerts, metrics, routes, stream};
 use crate::event::Event;
 
 #[derive(OpenApi)]
@@ -21,6 +21,9 @@ use crate::event::Event;
         routes::rules,
         routes::kill,
         routes::reload,
+        alerts::list,
+        alerts::retry,
+        alerts::discard,
         stream::events,
         metrics::serve,
         routes::healthz,

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::{
     access::{Peer, Role, Usage},
-    metrics, openapi, stream,
+    alerts, metrics, openapi, stream,
 };
 use crate::{
     agent::{
@@ -24,6 +24,7 @@ use crate::{
         hub::Hub,
         state::{STALLED, State},
     },
+    alert,
     api::{KillBegun, KillRequest, Problem, Reloaded, RuleState, Rules, StallState, Stalls, Status},
     clock,
     core::machine::Refusal,
@@ -48,16 +49,19 @@ pub(super) struct Shared {
     pub(super) hub: Hub,
     /// The journal's directory.
     pub(super) journal: PathBuf,
+    /// The alerts, if anybody is told.
+    pub(super) alerts: Option<alert::Handle>,
     pub(super) usage: Usage,
     state: Mutex<Option<Arc<State>>>,
 }
 
 impl Shared {
-    pub(super) fn new(control: Control, hub: Hub, journal: PathBuf) -> Self {
+    pub(super) fn new(control: Control, hub: Hub, journal: PathBuf, alerts: Option<alert::Handle>) -> Self {
         Self {
             control,
             hub,
             journal,
+            alerts,
             usage: Usage::default(),
             state: Mutex::new(None),
         }
@@ -78,19 +82,22 @@ impl Shared {
     }
 }
 
-type App = Stated<Arc<Shared>>;
+pub(super) type App = Stated<Arc<Shared>>;
 
 /// Everything, for the socket.
 pub(super) fn api(shared: Arc<Shared>) -> Router {
     let operators = Router::new()
         .route("/v1/stalls/{id}/kill", post(kill))
         .route("/v1/reload", post(reload))
+        .route("/v1/alerts/retry", post(alerts::retry))
+        .route("/v1/alerts/drop", post(alerts::discard))
         .layer(middleware::from_fn(only_operators));
     let readers = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/stalls", get(stalls))
         .route("/v1/stalls/{id}", get(stall))
         .route("/v1/rules", get(rules))
+        .route("/v1/alerts", get(alerts::list))
         .route("/v1/events", get(stream::events))
         .route("/v1/openapi.json", get(openapi::serve));
     finish(operators.merge(readers).merge(common()), shared)

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     CHANNELS, Check, Table,
-    value::{Limits, duration, one_of, pattern},
+    value::{Limits, duration, pattern},
 };
 use crate::{
     config::{
@@ -73,25 +73,21 @@ impl<'a> Check<'a> {
             cgroup: self.condition(table, "cgroup", raw.cgroup.as_ref()),
             unit: self.condition(table, "unit", raw.unit.as_ref()),
             container: self.condition(table, "container", raw.container.as_ref()),
-            channel: raw.channel.as_ref().and_then(|text| {
-                let place = table.value("channel", text);
-                let words = ("channel", "channels");
-                self.keep(one_of(&place, text.get_ref(), words, &CHANNELS, channel_name))
-            }),
-            stream: raw.stream.as_ref().and_then(|text| {
-                let place = table.value("stream", text);
-                let words = ("stream", "streams");
-                self.keep(one_of(&place, text.get_ref(), words, &STREAMS, Stream::as_str))
-            }),
+            channel: {
+                let (given, words) = (raw.channel.as_ref(), ("channel", "channels"));
+                self.choice(table, "channel", given, words, &CHANNELS, channel_name)
+            },
+            stream: {
+                let (given, words) = (raw.stream.as_ref(), ("stream", "streams"));
+                self.choice(table, "stream", given, words, &STREAMS, Stream::as_str)
+            },
             culprit_comm: raw
                 .culprit
                 .as_ref()
                 .and_then(|culprit| self.condition(table, "culprit.comm", culprit.comm.as_ref())),
             reader_state: raw.reader.as_ref().and_then(|reader| {
-                let text = reader.state.as_ref()?;
-                let place = table.value("reader.state", text);
-                let words = ("state", "states");
-                self.keep(one_of(&place, text.get_ref(), words, &State::ALL, State::as_str))
+                let (given, words) = (reader.state.as_ref(), ("state", "states"));
+                self.choice(table, "reader.state", given, words, &State::ALL, State::as_str)
             }),
             deadlock: raw.deadlock,
             min_process_age: raw.min_process_age.as_ref().and_then(|text| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Check, Table,
-    value::{Limits, duration, one_of},
+    value::{Limits, duration},
 };
 use crate::{
     config::{
@@ -52,34 +52,27 @@ impl<'a> Check<'a> {
             .stalled_share
             .as_ref()
             .map(|given| self.stalled_share(&table.inner("stalled_share", given), given.get_ref()));
-        let action = match &raw.action {
-            Some(text) => {
-                let place = table.value("action", text);
-                one_of(
-                    &place,
-                    text.get_ref(),
-                    ("action", "actions"),
-                    &ACTIONS,
-                    Action::as_str,
-                )
-            }
-            None => Ok(Action::Alert),
-        };
         let grace = match &raw.grace {
             Some(text) => duration(&table.value("grace", text), text.get_ref(), GRACE),
             None => Ok(DEFAULT_GRACE),
         };
-        let mode = match &raw.mode {
-            Some(text) => {
-                let place = table.value("mode", text);
-                one_of(&place, text.get_ref(), ("mode", "modes"), &MODES, Mode::as_str)
-            }
-            None => Ok(Mode::DryRun),
-        };
         let stalled_for = self.keep(stalled_for);
-        let action = self.keep(action);
+        let action = match raw.action.as_ref() {
+            None => Some(Action::Alert),
+            given => self.choice(
+                table,
+                "action",
+                given,
+                ("action", "actions"),
+                &ACTIONS,
+                Action::as_str,
+            ),
+        };
         let grace = self.keep(grace);
-        let mode = self.keep(mode);
+        let mode = match raw.mode.as_ref() {
+            None => Some(Mode::DryRun),
+            given => self.choice(table, "mode", given, ("mode", "modes"), &MODES, Mode::as_str),
+        };
         if let (Some(text), Some(action @ (Action::Term | Action::Kill))) = (&raw.action, action)
             && matches
                 .as_ref()
@@ -133,14 +126,7 @@ impl<'a> Check<'a> {
             self.problems.push(place.problem(message));
             return None;
         }
-        if let Some(first) = self.names.get(name) {
-            let first = first.location();
-            let message = format!("`{name}` is the name of the rule at {first}; give each rule its own");
-            self.problems.push(place.problem(message));
-            return None;
-        }
-        self.names.insert(name, place);
-        Some(name.to_owned())
+        self.own_name("rule", place, name)
     }
 }
 

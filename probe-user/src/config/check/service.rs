@@ -4,10 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::Spanned;
 
-use super::{
-    Check, Table,
-    value::{Limits, duration},
-};
+use super::{Check, Table, value::Limits};
 use crate::config::{
     Api, Metrics, State,
     raw::{RawApi, RawMetrics, RawState, Text},
@@ -39,10 +36,8 @@ impl<'a> Check<'a> {
         if let Some(files) = self.count(table, "keep_files", raw.keep_files.as_ref(), FILES) {
             state.keep_files = usize::try_from(files).unwrap_or(usize::MAX);
         }
-        if let Some(text) = &raw.keep_for {
-            let keep_for = duration(&table.value("keep_for", text), text.get_ref(), KEEP_FOR);
-            state.keep_for = self.keep(keep_for).unwrap_or(state.keep_for);
-        }
+        let keep_for = raw.keep_for.as_ref();
+        state.keep_for = self.time(table, "keep_for", keep_for, KEEP_FOR, state.keep_for);
         state
     }
 

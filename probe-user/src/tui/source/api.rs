@@ -2,33 +2,30 @@
 //! events. Whatever breaks is tried again, and said until then.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::StreamExt as _;
-use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, StatusCode,
     body::{Bytes, Incoming},
-    client::conn::http1::{SendRequest, handshake},
-    header,
 };
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use sse_stream::SseStream;
 use tokio::{
-    net::UnixStream,
     sync::mpsc::{Receiver, Sender},
     task::{JoinSet, spawn_blocking},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
-    api::KillRequest,
+    api::{
+        KillRequest,
+        client::{self, ClientError, Connection, answer, body, reason, request},
+    },
     clock,
     tui::{
         model::{Event, Row, Rule, Rules, Snapshot, Stalls, Status},
@@ -43,10 +40,6 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// …unless that would take more than one part in so many of the time.
 const SHARE: u32 = 10;
-/// An agent that has not answered within this is not well.
-const WITHIN: Duration = Duration::from_secs(10);
-/// Answers are no larger, in bytes: some hundred thousand stalls.
-const ANSWER: usize = 256 << 20;
 /// Events of before the dashboard was started that are shown.
 const PAST_EVENTS: u64 = 200;
 /// Waits between attempts.
@@ -57,8 +50,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub struct Api {
     socket: PathBuf,
 }
-
-type Connection = SendRequest<Full<Bytes>>;
 
 impl Api {
     /// The one that is served there.
@@ -217,54 +208,13 @@ impl Session<'_> {
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "all other errors speak for themselves"
-)]
 async fn connect(socket: &Path, tasks: &mut JoinSet<()>) -> Result<Connection> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| {
-        let socket = socket.display();
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                anyhow!("no agent listens on {socket}; start one (pipestall run), or use --standalone")
-            }
-            io::ErrorKind::PermissionDenied => {
-                anyhow!("{socket} is not for this user; be root, or in the group that [api] group names")
-            }
-            _ => anyhow!("cannot connect to {socket}: {error}"),
+    match client::connect(socket, tasks).await {
+        Err(error @ ClientError::Nobody(_)) => {
+            Err(anyhow!("{error}; start one (pipestall run), or use --standalone"))
         }
-    })?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tasks.spawn(async move { drop(connection.await) });
-    Ok(sender)
-}
-
-fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
-    Ok(Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "localhost")
-        .body(Full::new(body.into()))?)
-}
-
-async fn answer(connection: &mut Connection, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
-    timeout(WITHIN, async {
-        connection.ready().await?;
-        connection.send_request(request).await
-    })
-    .await
-    .map_err(|_| anyhow!("the agent has not answered within {} s", WITHIN.as_secs()))?
-    .context("the agent does not answer")
-}
-
-async fn body(response: Response<Incoming>) -> Result<Bytes> {
-    let body = Limited::new(response.into_body(), ANSWER).collect();
-    let body = timeout(WITHIN, body)
-        .await
-        .map_err(|_| anyhow!("the agent has not answered within {} s", WITHIN.as_secs()))?;
-    Ok(body
-        .map_err(|error| anyhow!("the agent's answer broke off: {error}"))?
-        .to_bytes())
+        connected => Ok(connected?),
+    }
 }
 
 async fn fetch(connection: &mut Connection, path: &str) -> Result<Bytes> {
@@ -282,20 +232,7 @@ async fn get<T: DeserializeOwned>(connection: &mut Connection, path: &str) -> Re
 }
 
 fn understood<T: DeserializeOwned>(body: &[u8], path: &str) -> Result<T> {
-    serde_json::from_slice(body)
-        .map_err(|error| anyhow!("the agent's {path} is not understood ({error}); is it another version?"))
-}
-
-/// What an error's answer says.
-fn reason(status: StatusCode, body: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Problem {
-        error: String,
-    }
-    match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => problem.error,
-        Err(_) => status.to_string(),
-    }
+    Ok(client::understood(body, path)?)
 }
 
 async fn pin_events(
@@ -337,9 +274,7 @@ async fn kill(connection: &mut Connection, stall: &str) -> Result<(), String> {
             grace: Some(format!("{}s", GRACE.as_secs())),
         };
         let path = format!("/v1/stalls/{stall}/kill");
-        let mut request = request(Method::POST, &path, serde_json::to_vec(&asked)?)?;
-        let json = header::HeaderValue::from_static("application/json");
-        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        let request = request(Method::POST, &path, serde_json::to_vec(&asked)?)?;
         let response = answer(connection, request).await?;
         let status = response.status();
         let body = body(response).await?;
