@@ -8,8 +8,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::{Deserialize, Deserializer};
 
 use crate::core::{
+    chain::{Cause, Link, Reader},
     matcher::{Subject, Write},
-    model::{ChannelKind, Facts, Mono, Stream, channel_name},
+    model::{Channel, ChannelKind, Facts, Mono, Process, Stream, channel_name},
+    reader::{Kind, Person, State},
 };
 
 /// The agent as a whole: `GET /v1/status`.
@@ -222,6 +224,28 @@ pub struct Party {
     pub inode: Option<u64>,
 }
 
+impl Party {
+    fn reader(&self) -> Reader {
+        let kind = [Kind::Holder, Kind::Writer]
+            .into_iter()
+            .find(|kind| self.kind.as_deref() == Some(kind.as_str()));
+        Reader {
+            process: Process {
+                tgid: self.pid,
+                start: 0,
+            },
+            fd: self.fd.unwrap_or_default(),
+            kind: kind.unwrap_or(Kind::Reader),
+            person: Arc::new(Person {
+                comm: self.comm.clone(),
+                state: State::from_letter(self.state.chars().next().unwrap_or('?')),
+                sleeps_in: None,
+                at: Mono::NEVER,
+            }),
+        }
+    }
+}
+
 /// A TCP connection whose other side does not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -381,11 +405,10 @@ pub struct Row {
 }
 
 impl Row {
-    /// The process as filters ask about it.
+    /// The process as filters ask about it, with its [`Self::cause`].
     #[must_use]
-    pub fn subject(&self) -> Subject<'_> {
-        let known = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
-        let channel = known.into_iter().find(|kind| channel_name(*kind) == self.channel);
+    pub fn subject<'a>(&'a self, cause: Option<&'a Cause>) -> Subject<'a> {
+        let channel = channel_kind(&self.channel);
         Subject {
             pid: self.pid,
             comm: &self.comm,
@@ -397,8 +420,37 @@ impl Row {
                 channel,
                 stream: self.stream,
             }),
-            cause: None,
+            cause,
         }
+    }
+
+    /// Who should read, as rules ask about it; `None` where nobody is known.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        let readers = self.readers.as_deref().unwrap_or_default();
+        if readers.is_empty() && self.culprit.is_none() && !self.deadlock {
+            return None;
+        }
+        let channel = Channel {
+            kind: channel_kind(&self.channel).unwrap_or(ChannelKind::Pipe),
+            dev: 0,
+            inode: self.inode,
+        };
+        // Nobody asks what is between the writer and the culprit.
+        let to_culprit = |culprit: &Party| Link {
+            channel,
+            reader: culprit.reader(),
+        };
+        let member = Process {
+            tgid: self.pid,
+            start: 0,
+        };
+        Some(Cause {
+            readers: readers.iter().map(Party::reader).collect(),
+            chain: self.culprit.iter().map(to_culprit).collect(),
+            clients: Vec::new(),
+            deadlock: self.deadlock.then_some(member).into_iter().collect(),
+        })
     }
 
     /// The user by name, else by number.
@@ -429,6 +481,11 @@ impl Row {
     pub const fn writer(&self) -> (u32, u64) {
         (self.tid, self.inode)
     }
+}
+
+fn channel_kind(name: &str) -> Option<ChannelKind> {
+    let known = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
+    known.into_iter().find(|kind| channel_name(*kind) == name)
 }
 
 impl From<StallState> for Row {

@@ -155,11 +155,7 @@ impl Page {
         self.fact("chain", &format!("{}[{}]", row.comm, row.pid));
         let direct: &[Party] = if row.chain.is_empty() { readers } else { &row.chain };
         if direct.is_empty() {
-            return self.branch(
-                0,
-                "nobody holds the reading end, as far as can be seen",
-                Tone::Warn,
-            );
+            return self.branch(0, "who holds the reading end is not known", Tone::Warn);
         }
         let is_chain = !row.chain.is_empty();
         for (i, party) in direct.iter().enumerate() {
