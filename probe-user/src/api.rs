@@ -1,6 +1,8 @@
 //! What the agent's API says, as JSON: the types that the server writes and that its
 //! clients, the dashboard among them, read. They know neither side.
 
+pub mod explanation;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

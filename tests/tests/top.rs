@@ -358,6 +358,17 @@ fn an_agents_chains_and_deadlocks_are_told_and_filtered_by() {
     top(&terminal, &of_agent(&scratch));
 
     tangle.assert_told(&terminal);
+    terminal.press(&["Enter"]);
+    let screen = terminal.await_text("1. the-rule: matches, and decides");
+    let why = lines_after(&screen, "why", 3);
+    for (line, words) in why[1..]
+        .iter()
+        .zip([["yes", "comm", &tangle.name], ["yes", "parent", &parent]])
+    {
+        let told: Vec<_> = line.split_whitespace().collect();
+        // What is asked for, and what was found.
+        assert_eq!(told, [&words[..], &words[2..]].concat(), "{screen}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub mod history;
 pub mod kill;
 pub mod order;
+pub mod reasons;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,6 +16,7 @@ use self::{
     history::History,
     kill::{Kills, Question, Rights},
     order::{Group, Line, Order},
+    reasons::{Reasons, Told},
 };
 use super::{
     filter::{Filter, Wrong},
@@ -60,6 +62,8 @@ pub enum Message {
     Missed(u64),
     /// The answer to a kill that was asked for: of which stall, and why not if it is refused.
     Answer(String, Result<(), String>),
+    /// Why each rule does or does not match a stall, or why that is not told.
+    Explained(String, Told),
 }
 
 /// Something to be done about it.
@@ -75,6 +79,8 @@ pub enum Command {
     Mouse(bool),
     /// Ask the agent to end the process of this stall.
     Kill(String),
+    /// Ask why each rule does or does not match this stall.
+    Explain(String),
 }
 
 /// How the source does.
@@ -171,6 +177,7 @@ pub struct State {
     missed: u64,
     history: History,
     kills: Kills,
+    reasons: Reasons,
     pending: Pending,
     notice: Option<(String, Mono)>,
     mouse: bool,
@@ -189,6 +196,7 @@ impl State {
     /// Takes in what happened.
     pub fn update(&mut self, message: Message, now: Mono) -> Vec<Command> {
         let mut commands = Vec::new();
+        let news = matches!(message, Message::Snapshot(_));
         match message {
             Message::Key(key) => self.key(key, now, &mut commands),
             Message::Paste(text) => self.paste(&text, now),
@@ -199,6 +207,7 @@ impl State {
             Message::Lost(why, retry) => {
                 self.connection = Connection::Lost(why, retry);
                 self.kills.lose_sight(now);
+                self.reasons.lose_sight();
             }
             Message::Rights(rights) => self.rights = rights,
             Message::Snapshot(snapshot) => {
@@ -222,9 +231,22 @@ impl State {
                 self.kills.answer(&stall, answer, now);
                 self.rearrange(now);
             }
+            Message::Explained(stall, told) => self.reasons.answer(stall, told),
         }
         self.keep_in_view();
+        commands.extend(self.ask_why(news, now));
         commands
+    }
+
+    /// Asks for what the detail is to show, where somebody looks at it.
+    fn ask_why(&mut self, news: bool, now: Mono) -> Option<Command> {
+        let has_rules = self.data.as_ref().is_some_and(|data| !data.rules.is_empty());
+        let is_shown = self.areas().pane(Pane::Detail).is_some();
+        if !has_rules || !is_shown || self.freshness(now) != Freshness::Live {
+            return None;
+        }
+        let id = self.stalled(&self.selected_row()?.id)?.id.clone();
+        self.reasons.ask(&id, news, now).then_some(Command::Explain(id))
     }
 
     /// What was drawn had so many lines: nothing is scrolled beyond its end.
@@ -748,6 +770,12 @@ impl State {
     #[must_use]
     pub const fn kills(&self) -> &Kills {
         &self.kills
+    }
+
+    /// Why each rule does or does not match a stall; `None` where nothing was told yet.
+    #[must_use]
+    pub fn reasons(&self, stall: &str) -> Option<&Told> {
+        self.reasons.of(stall)
     }
 
     /// The first keys of several.
