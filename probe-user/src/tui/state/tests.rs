@@ -1,6 +1,8 @@
 //! Keys as sequences, and what data does to what is shown.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{order::Sort, *};
 use crate::{
