@@ -3,6 +3,8 @@
 
 pub mod client;
 
+pub mod explanation;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -113,4 +114,20 @@ impl Drop for Family {
             }
         }
     }
+}
+
+/// Starts a program between two descriptors, of which this process keeps no copy.
+pub fn between(
+    program: &Path,
+    arguments: &[&str],
+    stdin: impl Into<Stdio>,
+    stdout: impl Into<Stdio>,
+) -> Family {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(Stdio::null());
+    Family::start(&mut command)
 }

@@ -16,7 +16,7 @@ use tests::agent::Agent;
 use tests::command;
 use tests::config::Config;
 use tests::crowd::{Channel, Crowd, Plan};
-use tests::family::Family;
+use tests::family::{Family, between as start};
 use tests::ffmpeg::{self, TO_STDOUT};
 use tests::message::Stall;
 use tests::order::Exit;
@@ -683,17 +683,6 @@ impl Drop for Frozen {
         await_state(self.pid, 'S');
         let _ = fs::remove_dir(&self.group);
     }
-}
-
-/// Starts a program between two descriptors, of which this process keeps no copy.
-fn start(program: &Path, arguments: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Family {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(Stdio::null());
-    Family::start(&mut command)
 }
 
 /// Starts a program that inherits a descriptor that it knows nothing of.

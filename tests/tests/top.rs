@@ -1,19 +1,21 @@
 //! `top`, on a real terminal: what a person sees and types, against the live agent, or none, and
 //! real stuck writers.
 
+use std::io::pipe;
 use std::path::Path;
-use std::process::Command;
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tests::agent::{self, Agent};
 use tests::config::Config;
 use tests::crowd::{Crowd, Plan};
+use tests::family::{Family, between};
 use tests::order::Exit;
 use tests::pidfd::PidFd;
 use tests::scratch::Scratch;
 use tests::tmux::Terminal;
-use tests::{binary, command, need, proc, wait};
+use tests::{binary, command, names, need, proc, wait};
 
 /// The user and group that nothing belongs to.
 const NOBODY: u32 = 65_534;
@@ -170,6 +172,202 @@ fn an_agents_rule_counts_down_and_a_filter_and_groups_work() {
     let screen = terminal.await_text("Blocked times");
     for text in ["Stalls", "Detail", "Events", "COMMAND"] {
         assert!(screen.contains(text), "{text:?} is missing:\n{screen}");
+    }
+}
+
+/// Writers of one name of which two are behind the same `sleep`, one after the other, two wait for
+/// each other, and one has a reader of another name.
+struct Tangle {
+    name: String,
+    sleep: Family,
+    chain: [Family; 2],
+    circle: [Family; 2],
+    _other: Crowd,
+    _dir: Scratch,
+}
+
+impl Tangle {
+    fn start() -> Self {
+        let dir = Scratch::new();
+        let name = names::unique("yes");
+        let yes = dir.named(Path::new("/usr/bin/yes"), &name);
+        let [(a_rx, a_tx), (b_rx, b_tx)] = [(); 2].map(|()| pipe().expect("a pipe"));
+        let sleep = between(Path::new("sleep"), &["600"], b_rx, Stdio::null());
+        let second = between(&yes, &[], a_rx, b_tx);
+        let first = between(&yes, &[], Stdio::null(), a_tx);
+        let [(there_rx, there_tx), (back_rx, back_tx)] = [(); 2].map(|()| pipe().expect("a pipe"));
+        let one = between(&yes, &[], back_rx, there_tx);
+        let other = between(&yes, &[], there_rx, back_tx);
+        let tangle = Self {
+            _other: Plan::stuck(1).writers_named(&name).start(),
+            name,
+            sleep,
+            chain: [first, second],
+            circle: [one, other],
+            _dir: dir,
+        };
+        for writer in tangle.chain.iter().chain(&tangle.circle) {
+            proc::await_blocked_write(writer.pid());
+        }
+        tangle
+    }
+
+    /// Asserts that the terminal's `top` tells who waits for whom.
+    #[track_caller]
+    fn assert_told(&self, terminal: &Terminal) {
+        let ([first, second], [one, other]) = (&self.chain, &self.circle);
+        let (name, sleep) = (&self.name, self.sleep.pid());
+        // The table cuts names, and no pids.
+        let culprit = format!("[{sleep}] ");
+        terminal.await_text("5 stalled");
+        filter(terminal, "culprit.comm=sleep");
+        let screen = terminal.await_screen("two of them", |screen| {
+            screen.contains("(2 of 5)") && screen.contains(&culprit)
+        });
+        for writer in [first, second] {
+            let row = row_of(&screen, writer.pid()).unwrap_or_else(|| panic!("no row:\n{screen}"));
+            assert!(row.contains(&culprit), "{screen}");
+        }
+
+        filter(terminal, &format!("culprit.comm=sleep {}", first.pid()));
+        terminal.press(&["Enter"]);
+        let screen = terminal.await_text("does not read");
+        let tree = lines_after(&screen, "chain", 3);
+        let root = format!("{name}[{}]", first.pid());
+        assert!(tree[0].ends_with(&root), "{screen}");
+        assert!(
+            tree[1].contains(&format!("to {name}[{}], asleep", second.pid())),
+            "{screen}"
+        );
+        assert!(
+            tree[2].contains(&format!("to sleep[{sleep}], asleep")),
+            "{screen}"
+        );
+        assert!(tree[2].ends_with("does not read"), "{screen}");
+        close_detail(terminal);
+
+        filter(terminal, "deadlock=true");
+        let screen = terminal.await_screen("two of them", |screen| {
+            screen.contains("(2 of 5)") && screen.contains("deadlock ")
+        });
+        for writer in [one, other] {
+            let row = row_of(&screen, writer.pid()).unwrap_or_else(|| panic!("no row:\n{screen}"));
+            assert!(row.contains("deadlock"), "{screen}");
+        }
+        filter(terminal, &format!("deadlock=true {}", one.pid()));
+        terminal.press(&["Enter"]);
+        let screen = terminal.await_text(": a deadlock");
+        let tree = lines_after(&screen, "chain", 3);
+        assert!(
+            tree[1].contains(&format!("to {name}[{}], asleep", other.pid())),
+            "{screen}"
+        );
+        let back = format!("to {name}[{}]: a deadlock", one.pid());
+        assert!(tree[2].ends_with(&back), "{screen}");
+        close_detail(terminal);
+    }
+}
+
+/// Goes back to the table alone. Escape and a key right after it would be one key with Alt.
+#[track_caller]
+fn close_detail(terminal: &Terminal) {
+    terminal.press(&["Escape"]);
+    terminal.await_screen("table alone", |screen| !screen.contains(" Detail "));
+}
+
+/// Types a filter in place of the one before.
+#[track_caller]
+fn filter(terminal: &Terminal, text: &str) {
+    terminal.press(&["/"]);
+    terminal.press(&["C-u"]);
+    terminal.press(&["-l", text]);
+    terminal.await_screen("the filter", |screen| {
+        screen.lines().any(|line| line.starts_with(&format!("/{text} ")))
+    });
+    terminal.press(&["Enter"]);
+}
+
+fn row_of(screen: &str, pid: u32) -> Option<&str> {
+    screen.lines().find(|line| line.contains(&format!(" {pid} ")))
+}
+
+#[track_caller]
+fn lines_after<'a>(screen: &'a str, start: &str, count: usize) -> Vec<&'a str> {
+    let lines = screen.lines().skip_while(|line| !line.starts_with(start));
+    let lines: Vec<_> = lines.take(count).collect();
+    assert_eq!(lines.len(), count, "{screen}");
+    lines
+}
+
+#[test]
+fn standalone_tells_chains_and_deadlocks_and_filters_by_them_and_sees_a_reader_stop() {
+    let tmux = need!(need::tmux());
+    need!(need::bpf());
+    let tangle = Tangle::start();
+    let terminal = Terminal::open(&tmux, 100, 40);
+
+    top(&terminal, &format!("--standalone --comm {}", tangle.name));
+
+    tangle.assert_told(&terminal);
+    tangle.sleep.signal(Signal::STOP);
+    filter(&terminal, "reader.state=stopped");
+    let screen = terminal.await_text("(1 of 5)");
+    assert!(row_of(&screen, tangle.chain[1].pid()).is_some(), "{screen}");
+}
+
+#[test]
+fn where_a_reader_is_gone_standalone_finds_the_one_that_is_left() {
+    let tmux = need!(need::tmux());
+    need!(need::bpf());
+    let dir = Scratch::new();
+    let name = names::unique("yes");
+    let yes = dir.named(Path::new("/usr/bin/yes"), &name);
+    let (rx, tx) = pipe().expect("a pipe");
+    let also_rx = rx.try_clone().expect("another reading end");
+    let sleeps = [rx, also_rx].map(|rx| between(Path::new("sleep"), &["600"], rx, Stdio::null()));
+    let writer = between(&yes, &[], Stdio::null(), tx);
+    proc::await_blocked_write(writer.pid());
+    let terminal = Terminal::open(&tmux, 100, 30);
+    top(&terminal, &format!("--standalone --comm {name}"));
+    let screen = terminal.await_screen("a culprit", |screen| screen.contains("] "));
+    let is_culprit = |sleep: &&Family| screen.contains(&format!("[{}] ", sleep.pid()));
+    let (named, left): (Vec<&Family>, Vec<&Family>) = sleeps.iter().partition(is_culprit);
+    let ([named], [left]) = (&named[..], &left[..]) else {
+        panic!("one of two is the culprit:\n{screen}")
+    };
+
+    named.signal(Signal::KILL);
+
+    terminal.await_text(&format!("[{}] ", left.pid()));
+    assert!(!terminal.screen().contains(&format!("[{}] ", named.pid())));
+}
+
+#[test]
+fn an_agents_chains_and_deadlocks_are_told_and_filtered_by() {
+    let tmux = need!(need::tmux());
+    need!(need::bpf());
+    let (tangle, scratch) = (Tangle::start(), Scratch::new());
+    let parent = proc::comm(process::id()).expect("this process has a name");
+    let config = Config::new(&tangle.name, &parent, &scratch.path("state"))
+        .stalled_for("10m")
+        .report_after("1s")
+        .served(&scratch, "");
+    let _agent = Agent::run(&config, &scratch);
+    let terminal = Terminal::open(&tmux, 100, 40);
+
+    top(&terminal, &of_agent(&scratch));
+
+    tangle.assert_told(&terminal);
+    terminal.press(&["Enter"]);
+    let screen = terminal.await_text("1. the-rule: matches, and decides");
+    let why = lines_after(&screen, "why", 3);
+    for (line, words) in why[1..]
+        .iter()
+        .zip([["yes", "comm", &tangle.name], ["yes", "parent", &parent]])
+    {
+        let told: Vec<_> = line.split_whitespace().collect();
+        // What is asked for, and what was found.
+        assert_eq!(told, [&words[..], &words[2..]].concat(), "{screen}");
     }
 }
 

@@ -12,15 +12,16 @@ use super::{
     state::{ProgramRun, Row, STALLED, State},
 };
 use crate::{
-    api::{Looks, Lost, Reloaded, RuleState, Status},
+    api::{Looks, Lost, Reloaded, RuleState, Status, explanation::ExplanationView},
     clock,
     config::summary,
     core::{
-        machine::{Asked, Outlook, Settings},
-        model::Mono,
+        machine::{Asked, Outlook, Refusal, Settings},
+        matcher::Subject,
+        model::{Mono, Stall, StallId},
         rule::{Mode, Policy},
     },
-    event::{HistogramView, Name, ShareView, rfc3339, stall_name},
+    event::{HistogramView, Name, ShareView, StallView, rfc3339, stall_name},
     probe::{kernel::Kernel, process::ancestry},
 };
 
@@ -80,22 +81,47 @@ impl Agent {
                 self.machine.handle_refresh(LOOK_WITHIN, now);
                 self.answers.waiting.push(answer);
             }
+            Request::Explain { stall, answer } => {
+                let _ = answer.send(self.explain(&stall, now));
+            }
             Request::Kill {
                 stall,
                 by,
                 grace,
                 answer,
             } => {
-                let named = self.machine.stalls().find(|known| stall_name(known) == stall);
-                let begun = match named.map(|stall| stall.id) {
+                let begun = match self.stall(&stall).map(|stall| stall.id) {
                     Some(stall) => self.machine.handle_asked(Asked { stall, by, grace }, now),
-                    None => Err(crate::core::machine::Refusal::NoStall),
+                    None => Err(Refusal::NoStall),
                 };
                 let last = self.outputs.stamp.last();
                 let _ = answer.send(begun.map(|()| last));
             }
             Request::Reload { by, answer } => self.read_anew(by, Some(answer)),
         }
+    }
+
+    /// The stall of that name.
+    fn stall(&self, name: &str) -> Option<&Stall> {
+        // By its number, so that of ten thousand no other is given its name.
+        let id = StallId(name.rsplit_once("-s")?.1.parse().ok()?);
+        let mut stalls = self.machine.stalls();
+        stalls.find(|stall| stall.id == id && stall_name(stall) == name)
+    }
+
+    /// Why each rule does or does not match a stall.
+    fn explain(&self, name: &str, now: Mono) -> Result<ExplanationView, Refusal> {
+        let stall = self.stall(name).ok_or(Refusal::NoStall)?;
+        let facts = stall.facts.as_deref().ok_or(Refusal::Unknown)?;
+        let policy = &self.machine.settings().policy;
+        let subject = Subject::stalled(stall, facts);
+        let mut explanation = policy.explain(subject, Some(stall));
+        if let Some(decision) = &mut explanation.decision {
+            // Here, it is known since when the stall has been watched.
+            decision.due = Some(decision.rule.crossing(stall)).filter(|due| *due < Mono::NEVER);
+        }
+        let view = StallView::new(stall, now, clock::wall());
+        Ok(ExplanationView::new(subject, &explanation, now).with_stall(Some(view)))
     }
 
     /// Answers those who wait for the state, once what they asked for is done.

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 use super::state::State;
-use crate::{api::Reloaded, core::machine::Refusal};
+use crate::{
+    api::{Reloaded, explanation::ExplanationView},
+    core::machine::Refusal,
+};
 
 /// Requests that may wait.
 const QUEUE: usize = 16;
@@ -16,6 +19,13 @@ const QUEUE: usize = 16;
 pub enum Request {
     /// The state, as of a look that is not older than a moment.
     State(oneshot::Sender<Arc<State>>),
+    /// Why each rule does or does not match a stall.
+    Explain {
+        /// The stall's name.
+        stall: String,
+        /// The explanation, or why there is none.
+        answer: oneshot::Sender<Result<ExplanationView, Refusal>>,
+    },
     /// A kill, by the protocol.
     Kill {
         /// The stall's name.
@@ -62,6 +72,14 @@ impl Control {
     /// The agent is stopping.
     pub async fn state(&self) -> Result<Arc<State>, Stopped> {
         self.ask(Request::State).await
+    }
+
+    /// Asks why each rule does or does not match a stall.
+    ///
+    /// # Errors
+    /// The agent is stopping.
+    pub async fn explain(&self, stall: String) -> Result<Result<ExplanationView, Refusal>, Stopped> {
+        self.ask(|answer| Request::Explain { stall, answer }).await
     }
 
     /// Asks for a kill.

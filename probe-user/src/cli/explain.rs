@@ -5,26 +5,27 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::{Result, bail};
-use serde::Serialize;
 
 use super::text;
 use crate::{
+    api::explanation::ExplanationView,
     clock,
     config::{Config, Observe},
     core::{
-        explain::{Decision, Explained, Explanation},
-        matcher::{Condition, Holds, Subject},
-        model::{Bound, Facts, Mono, Stall, channel_name},
+        explain::{Decision, Explanation},
+        matcher::Subject,
+        model::{Bound, Facts, Stall, channel_name},
         policy::Verdict,
-        report::Skipped,
         rule::{Action, Mode, Rule},
     },
-    event::{ShareView, StallView},
+    event::StallView,
     probe::process::{Known, Reader, comm_bytes},
 };
 
 /// Lines are this wide at the most.
 const WIDTH: usize = 80;
+/// Before each condition of a rule.
+const INDENT: &str = "   ";
 
 /// The process to explain.
 #[derive(Debug, clap::Args)]
@@ -124,21 +125,21 @@ pub(super) fn as_text(config: &Config, process: &Process) -> String {
     let facts = process.facts();
     let subject = process.subject(&facts);
     let explanation = config.policy.explain(subject, process.stall());
+    let view = view(config, process, subject, &explanation);
     let mut out = text::wrap(&text::one_line(&process.headline(subject)), WIDTH);
-    let observed = match not_observed(&config.observe, subject) {
+    let observed = match &view.not_observed {
         None => "observed: yes".to_owned(),
         Some(why) => format!("observed: no, {why}"),
     };
-    let protected = match &explanation.protected {
-        None => "protected: no".to_owned(),
-        Some(why) => format!("protected: yes, by {why}"),
-    };
-    for line in [observed, protected] {
+    for line in [observed, view.protection()] {
         out.push_str(&text::wrap(&text::one_line(&line), WIDTH));
     }
-    for (i, explained) in explanation.rules.iter().enumerate() {
+    for (title, conditions) in view.answers(WIDTH - INDENT.len()) {
         out.push('\n');
-        rule(&mut out, i, explained, &explanation);
+        out.push_str(&text::wrap(&title, WIDTH));
+        for condition in conditions {
+            let _ = writeln!(out, "{INDENT}{condition}");
+        }
     }
     out.push('\n');
     let conclusion = conclusion(config, subject, &explanation);
@@ -146,46 +147,26 @@ pub(super) fn as_text(config: &Config, process: &Process) -> String {
     out
 }
 
-fn rule(out: &mut String, place: usize, explained: &Explained<'_>, explanation: &Explanation<'_>) {
-    let decides = explanation.decision.as_ref();
-    let answer = match (explained.matches, decides) {
-        (Some(false), _) => "does not match".to_owned(),
-        (Some(true), Some(decision)) if decision.place == place => "matches, and decides".to_owned(),
-        (None, Some(decision)) if decision.place == place => {
-            "may match, depending on its write; if so, it decides".to_owned()
-        }
-        (Some(true), Some(decision)) if decision.certain => {
-            format!("matches, but {} comes first", decision.rule.name)
-        }
-        (Some(true), _) => "matches, and decides unless a rule before it does".to_owned(),
-        (None, _) => "may match, depending on its write, unless a rule before it does".to_owned(),
-    };
-    let title = format!("{}. {}: {answer}", place + 1, explained.rule.name);
-    out.push_str(&text::wrap(&text::one_line(&title), WIDTH));
-    let widest = |texts: &mut dyn Iterator<Item = usize>, most: usize| texts.max().unwrap_or(0).min(most);
-    let conditions = &explained.conditions;
-    let key = widest(&mut conditions.iter().map(|c| c.key.len()), 15);
-    let pattern = widest(&mut conditions.iter().map(|c| c.pattern.chars().count()), 28);
-    for condition in conditions {
-        let Condition { key: name, holds, .. } = condition;
-        let asked = text::cut(&text::one_line(&condition.pattern), pattern);
-        let found = match (&condition.found, holds) {
-            (Some(found), _) => text::one_line(found),
-            (None, Holds::Unknown) => "(not seen writing)".to_owned(),
-            (None, _) => "(none)".to_owned(),
-        };
-        let found = text::cut(&found, WIDTH - 12 - key - pattern);
-        let line = format!("   {:<4} {name:<key$}  {asked:<pattern$}  {found}", sign(*holds));
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
+/// Explains as one JSON object.
+pub(super) fn as_json(config: &Config, process: &Process) -> Result<String> {
+    let facts = process.facts();
+    let subject = process.subject(&facts);
+    let explanation = config.policy.explain(subject, process.stall());
+    let view = view(config, process, subject, &explanation);
+    Ok(format!("{}\n", serde_json::to_string_pretty(&view)?))
 }
 
-const fn sign(holds: Holds) -> &'static str {
-    match holds {
-        Holds::Yes => "yes",
-        Holds::From(_) => "wait",
-        Holds::No => "no",
-        Holds::Unknown => "?",
+fn view(
+    config: &Config,
+    process: &Process,
+    subject: Subject<'_>,
+    explanation: &Explanation<'_>,
+) -> ExplanationView {
+    let stall = process.stall();
+    let stall = stall.map(|stall| StallView::new(stall, stall.last.at, clock::wall()));
+    ExplanationView {
+        not_observed: not_observed(&config.observe, subject),
+        ..ExplanationView::new(subject, explanation, subject.at).with_stall(stall)
     }
 }
 
@@ -260,131 +241,6 @@ fn what(rule: &Rule, verdict: Verdict, protected: Option<&str>) -> String {
             let why = detail.or(protected).unwrap_or("the rule's mode says so");
             let action = rule.action.as_str();
             format!("{action} is skipped as {} ({why})", reason.as_str())
-        }
-    }
-}
-
-/// Explains as one JSON object.
-pub(super) fn as_json(config: &Config, process: &Process) -> Result<String> {
-    let facts = process.facts();
-    let subject = process.subject(&facts);
-    let explanation = config.policy.explain(subject, process.stall());
-    let view = View {
-        pid: subject.pid,
-        comm: subject.comm,
-        stall: process
-            .stall()
-            .map(|stall| StallView::new(stall, stall.last.at, clock::wall())),
-        not_observed: not_observed(&config.observe, subject),
-        protected: explanation.protected.as_deref(),
-        rules: explanation
-            .rules
-            .iter()
-            .map(|explained| RuleView::new(explained, subject.at))
-            .collect(),
-        decision: explanation
-            .decision
-            .as_ref()
-            .map(|decision| DecisionView::new(decision, subject.at)),
-    };
-    Ok(format!("{}\n", serde_json::to_string_pretty(&view)?))
-}
-
-#[derive(Serialize)]
-struct View<'a> {
-    pid: u32,
-    comm: &'a str,
-    stall: Option<StallView>,
-    /// Why the agent would not look at it; null if it would.
-    not_observed: Option<String>,
-    protected: Option<&'a str>,
-    rules: Vec<RuleView<'a>>,
-    decision: Option<DecisionView<'a>>,
-}
-
-#[derive(Serialize)]
-struct RuleView<'a> {
-    name: &'a str,
-    /// Null where it depends on a write that was not seen.
-    matches: Option<bool>,
-    conditions: Vec<ConditionView<'a>>,
-}
-
-#[derive(Serialize)]
-struct ConditionView<'a> {
-    key: &'static str,
-    pattern: &'a str,
-    found: Option<&'a str>,
-    holds: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    holds_in_seconds: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct DecisionView<'a> {
-    rule: &'a str,
-    action: &'static str,
-    mode: &'static str,
-    stalled_for_seconds: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stalled_share: Option<ShareView>,
-    certain: bool,
-    /// What becomes of the action: `done`, or `skipped` with a reason.
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
-    /// Null if there is no stall; zero if its time has come.
-    due_in_seconds: Option<f64>,
-}
-
-impl<'a> RuleView<'a> {
-    fn new(explained: &'a Explained<'_>, now: Mono) -> Self {
-        let condition = |condition: &'a Condition<'_>| {
-            let (holds, from) = match condition.holds {
-                Holds::Yes => ("yes", None),
-                Holds::From(from) => ("later", Some(clock::seconds(from.since(now)))),
-                Holds::No => ("no", None),
-                Holds::Unknown => ("unknown", None),
-            };
-            ConditionView {
-                key: condition.key,
-                pattern: &condition.pattern,
-                found: condition.found.as_deref(),
-                holds,
-                holds_in_seconds: from,
-            }
-        };
-        Self {
-            name: &explained.rule.name,
-            matches: explained.matches,
-            conditions: explained.conditions.iter().map(condition).collect(),
-        }
-    }
-}
-
-impl<'a> DecisionView<'a> {
-    fn new(decision: &Decision<'a>, now: Mono) -> Self {
-        let (outcome, reason, detail) = match decision.verdict {
-            Verdict::End if decision.rule.mode == Mode::DryRun => {
-                ("skipped", Some(Skipped::DryRun.as_str()), None)
-            }
-            Verdict::Alert | Verdict::End => ("done", None, None),
-            Verdict::Skip(reason, detail) => ("skipped", Some(reason.as_str()), detail),
-        };
-        let rule = decision.rule;
-        Self {
-            rule: &rule.name,
-            action: rule.action.as_str(),
-            mode: rule.mode.as_str(),
-            stalled_for_seconds: rule.stalled_for.map(clock::seconds),
-            stalled_share: rule.stalled_share.map(|limit| ShareView::new(limit, None)),
-            certain: decision.certain,
-            outcome,
-            reason,
-            detail,
-            due_in_seconds: decision.due.map(|due| clock::seconds(due.since(now))),
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::{
 };
 
 const WIDTH: usize = 80;
+/// Columns of what is done, where nothing takes more.
+const ACTION: usize = 17;
 
 /// A moment of a recording as people tell the time.
 #[must_use]
@@ -54,28 +56,32 @@ fn fit(line: &str) -> String {
 /// The kill plan in the order of time, and what it adds up to.
 #[must_use]
 pub fn show(survey: &Survey, outcome: &Outcome, policy: &Policy) -> String {
+    let steps: Vec<_> = outcome
+        .reports
+        .iter()
+        .filter_map(|(at, report)| match report {
+            Report::Kill(snapshot, rule, step) => Some((*at, snapshot, rule, action(rule, step)?)),
+            Report::StallDetected(..) | Report::StallEnded(..) | Report::Degraded(_) => None,
+        })
+        .collect();
+    let widest = steps.iter().map(|(.., action)| action.len()).max();
+    let width = widest.unwrap_or(0).max(ACTION);
     let mut out = String::new();
     let mut day = None;
-    for (at, report) in &outcome.reports {
-        let Report::Kill(snapshot, rule, step) = report else {
-            continue;
-        };
-        let Some(action) = action(rule, step) else {
-            continue;
-        };
-        let time = format!("{:.3}", time(survey, *at));
+    for (at, snapshot, rule, action) in steps {
+        let time = format!("{:.3}", time(survey, at));
         let (date, clock) = (&time[..10], &time[11..23]);
         if day.as_deref() != Some(date) {
             let _ = writeln!(
                 out,
-                "\n{:<12} {:>6} {:>7} {:<15} {:<17} RULE",
+                "\n{:<12} {:>6} {:>7} {:<15} {:<width$} RULE",
                 date, "AGE", "PID", "COMM", "ACTION"
             );
             day = Some(date.to_owned());
         }
         let last = &snapshot.stall.last;
         let line = format!(
-            "{clock} {:>6} {:>7} {:<15} {action:<17} {}",
+            "{clock} {:>6} {:>7} {:<15} {action:<width$} {}",
             age(snapshot.age()),
             last.writer.process.tgid,
             cut(&last.comm, 15),

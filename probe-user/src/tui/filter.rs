@@ -52,17 +52,10 @@ impl Filter {
             ("group", matches.group.is_some()),
             ("ancestor", matches.ancestor.is_some()),
             ("min_process_age", matches.min_process_age.is_some()),
-            ("culprit.comm", matches.culprit_comm.is_some()),
-            ("reader.state", matches.reader_state.is_some()),
-            ("deadlock", matches.deadlock.is_some()),
         ] {
             if given {
                 let at = text.find(key).unwrap_or(0);
-                let message = if matches!(key, "culprit.comm" | "deadlock") {
-                    format!("`{key}` is for rules; type the culprit's name, or group by it with `t`")
-                } else {
-                    format!("`{key}` is for rules: what is shown here does not tell it")
-                };
+                let message = format!("`{key}` is for rules: what is shown here does not tell it");
                 return Err(Wrong {
                     at: at..at + key.len(),
                     message,
@@ -91,7 +84,9 @@ impl Filter {
     /// Whether it lets a row through.
     #[must_use]
     pub fn holds(&self, row: &Row) -> bool {
-        self.matches.applies(row.subject()) && self.words.iter().all(|word| mentions(row, word))
+        let asks = self.matches.asks_about_readers();
+        let cause = asks.then(|| row.cause()).flatten();
+        self.matches.applies(row.subject(cause.as_ref())) && self.words.iter().all(|word| mentions(row, word))
     }
 }
 
@@ -148,13 +143,19 @@ fn pieces(text: &str) -> Result<(Lines, Vec<String>), Wrong> {
         match piece.split_once('=') {
             Some((key, value)) => {
                 let value = value.replace('"', "");
+                let truth = matches!(value.as_str(), "true" | "false") && key == "deadlock";
+                let value = if truth { value } else { toml_string(&value) };
                 // A word that no key can be is quoted, so that TOML has nothing to say of it.
-                let [key, value] = [key, &value].map(|text| toml::Value::String(text.to_owned()).to_string());
+                let key = key.split('.').map(toml_string).collect::<Vec<_>>().join(".");
                 lines.push((format!("{key} = {value}"), at));
             }
             None => words.push(piece.replace('"', "").to_lowercase()),
         }
     }
+}
+
+fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// Takes apart an inline table, as a configuration has it.
@@ -172,8 +173,7 @@ fn table(text: &str) -> Result<Lines, Wrong> {
     let conditions = parsed.get("m").and_then(toml::Value::as_table);
     let line = |(key, value): (&String, &toml::Value)| {
         let at = text.find(key.as_str()).unwrap_or(start);
-        let key_text = toml::Value::String(key.clone());
-        (format!("{key_text} = {value}"), at..at + key.len())
+        (format!("{} = {value}", toml_string(key)), at..at + key.len())
     };
     Ok(conditions.into_iter().flatten().map(line).collect())
 }
@@ -183,7 +183,19 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::model::{Facts, Stream};
+    use crate::{
+        core::model::{Facts, Stream},
+        tui::model::Party,
+    };
+
+    fn party(pid: u32, comm: &str, state: &str) -> Party {
+        Party {
+            pid,
+            comm: comm.to_owned(),
+            state: state.to_owned(),
+            ..Party::default()
+        }
+    }
 
     fn row() -> Row {
         Row {
@@ -192,6 +204,8 @@ mod tests {
             thread: "mux0:mp4".to_owned(),
             command: "ffmpeg -i pipe:0 pipe:1".to_owned(),
             channel: "unix".to_owned(),
+            readers: Some(vec![party(20, "gzip", "S"), party(21, "tail", "T")]),
+            culprit: Some(party(30, "ssh", "T")),
             stream: Some(Stream::Stdout),
             rule: Some("downloads".to_owned()),
             facts: Arc::new(Facts {
@@ -222,8 +236,39 @@ mod tests {
             ("{ comm = \"ffmpeg*\", parent = 'node' }", true),
             ("match = { parent = \"bash\" }", false),
             ("matching", false),
+            ("culprit.comm=ssh", true),
+            ("culprit.comm=gzip", false),
+            ("reader.state=stopped culprit.comm=s*", true),
+            ("reader.state=frozen", false),
+            ("deadlock=false", true),
+            ("deadlock=true", false),
+            (
+                "{ culprit.comm = 'ssh', reader = { state = 'sleeping' }, deadlock = false }",
+                true,
+            ),
         ] {
             assert_eq!(Filter::parse(text).unwrap().holds(&row()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_deadlock_is_found_and_of_a_writer_whose_readers_are_not_known_nothing_is_said() {
+        let dead = Row {
+            deadlock: true,
+            ..row()
+        };
+        let unknown = Row {
+            readers: None,
+            culprit: None,
+            ..row()
+        };
+        for (text, expected) in [
+            ("deadlock=true", [true, false]),
+            ("deadlock=false", [false, false]),
+            ("culprit.comm=*", [true, false]),
+        ] {
+            let filter = Filter::parse(text).unwrap();
+            assert_eq!([&dead, &unknown].map(|row| filter.holds(row)), expected, "{text}");
         }
     }
 
@@ -260,6 +305,16 @@ mod tests {
                 "ancestor=sshd",
                 "ancestor",
                 "`ancestor` is for rules: what is shown here does not tell it",
+            ),
+            (
+                "x deadlock=perhaps",
+                "deadlock=perhaps",
+                "wrong type, string \"perhaps\"; write true or false",
+            ),
+            (
+                "culprit.com=x",
+                "culprit.com=x",
+                "unknown key; did you mean `comm`?",
             ),
             (
                 "{ command = 'x' }",

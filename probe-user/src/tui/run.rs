@@ -1,6 +1,6 @@
 //! The one loop: keys, data, signals and time go into the state, and what comes out is done.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    source::{Source, Started},
+    source::{Ask, Source, Started},
     state::{Command, Message, State},
     terminal::Screen,
     view::{self, Look},
@@ -21,6 +21,9 @@ use crate::clock;
 
 /// What changes by itself is drawn so often: four times a second.
 const FRAME: Duration = Duration::from_millis(250);
+
+/// Why the source does not do what it is asked.
+const DEAF: &str = "the source takes no requests";
 
 /// What is to be done after something happened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,8 @@ impl Top {
     /// Data waits for the next frame; only what somebody does here is drawn at once.
     fn update(&mut self, message: Message, screen: &mut Screen) -> Result<Then> {
         let now = clock::now();
-        for command in self.state.update(message, now) {
+        let mut commands = VecDeque::from(self.state.update(message, now));
+        while let Some(command) = commands.pop_front() {
             match command {
                 Command::Quit => return Ok(Then::Leave),
                 // As the terminal would: to all of the job, and to us, who give the terminal back first.
@@ -118,9 +122,15 @@ impl Top {
                 Command::Redraw => screen.redraw()?,
                 Command::Mouse(on) => screen.mouse(on)?,
                 Command::Kill(stall) => {
-                    if !self.source.kill(stall.clone()) {
-                        let refused = Err("the source takes no requests".to_owned());
-                        self.state.update(Message::Answer(stall, refused), now);
+                    if !self.source.ask(Ask::Kill(stall.clone())) {
+                        let refused = Err(DEAF.to_owned());
+                        commands.extend(self.state.update(Message::Answer(stall, refused), now));
+                    }
+                }
+                Command::Explain(stall) => {
+                    if !self.source.ask(Ask::Explain(stall.clone())) {
+                        let refused = Err(DEAF.to_owned());
+                        commands.extend(self.state.update(Message::Explained(stall, refused), now));
                     }
                 }
             }

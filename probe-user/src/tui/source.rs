@@ -24,7 +24,16 @@ pub enum Source {
 pub struct Started {
     /// What it says.
     pub messages: mpsc::Receiver<Message>,
-    kills: mpsc::Sender<String>,
+    asks: mpsc::Sender<Ask>,
+}
+
+/// Something that is asked of the source; a message answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// To end the process of this stall.
+    Kill(String),
+    /// Why each rule does or does not match this stall.
+    Explain(String),
 }
 
 impl Source {
@@ -32,20 +41,19 @@ impl Source {
     #[must_use]
     pub fn start(self) -> Started {
         let (sender, messages) = mpsc::channel(QUEUE);
-        let (kills, asked) = mpsc::channel(QUEUE);
+        let (asks, asked) = mpsc::channel(QUEUE);
         match self {
             Self::Api(api) => drop(tokio::spawn(api.run(sender, asked))),
             Self::Standalone(standalone) => standalone.start(sender),
         }
-        Started { messages, kills }
+        Started { messages, asks }
     }
 }
 
 impl Started {
-    /// Asks for the end of a stall's process; a message says what came of it. False if nobody
-    /// takes it.
+    /// Asks for something; a message says what came of it. False if nobody takes it.
     #[must_use]
-    pub fn kill(&self, stall: String) -> bool {
-        self.kills.try_send(stall).is_ok()
+    pub fn ask(&self, what: Ask) -> bool {
+        self.asks.try_send(what).is_ok()
     }
 }

@@ -18,6 +18,7 @@ use crate::event::Event;
         routes::status,
         routes::stalls,
         routes::stall,
+        routes::explain,
         routes::rules,
         routes::kill,
         routes::reload,

@@ -25,7 +25,10 @@ use crate::{
         state::{STALLED, State},
     },
     alert,
-    api::{KillBegun, KillRequest, Problem, Reloaded, RuleState, Rules, StallState, Stalls, Status},
+    api::{
+        KillBegun, KillRequest, Problem, Reloaded, RuleState, Rules, StallState, Stalls, Status,
+        explanation::ExplanationView,
+    },
     clock,
     core::machine::Refusal,
 };
@@ -96,6 +99,7 @@ pub(super) fn api(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/stalls", get(stalls))
         .route("/v1/stalls/{id}", get(stall))
+        .route("/v1/stalls/{id}/explain", get(explain))
         .route("/v1/rules", get(rules))
         .route("/v1/alerts", get(alerts::list))
         .route("/v1/events", get(stream::events))
@@ -233,6 +237,27 @@ pub(super) async fn stall(Stated(shared): App, Path(id): Path<String>) -> Respon
     }
 }
 
+/// Why each rule does or does not match a stalled writer, with what each condition met
+#[utoipa::path(get, path = "/v1/stalls/{id}/explain", params(("id" = String, Path)),
+    responses((status = 200, body = ExplanationView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn explain(Stated(shared): App, Path(id): Path<String>) -> Response {
+    match shared.control.explain(id).await {
+        Ok(Ok(explanation)) => Json(explanation).into_response(),
+        Ok(Err(refusal)) => refused(&refusal),
+        Err(stopped) => stopped.into_response(),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::NoStall => StatusCode::NOT_FOUND,
+        Refusal::Protected(_) => StatusCode::FORBIDDEN,
+        Refusal::UnderWay | Refusal::Unknown | Refusal::TooYoung { .. } => StatusCode::CONFLICT,
+        Refusal::Unsupported(_) | Refusal::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, refusal.to_string())
+}
+
 /// The rules and what they have done
 #[utoipa::path(get, path = "/v1/rules", responses((status = 200, body = Rules)))]
 pub(super) async fn rules(Stated(shared): App) -> Result<Json<Rules>, Stopped> {
@@ -261,15 +286,7 @@ pub(super) async fn kill(
     let by = format!("asked for by {} over the API", peer.label());
     match shared.control.kill(id.clone(), by, grace).await {
         Err(stopped) => stopped.into_response(),
-        Ok(Err(refusal)) => {
-            let status = match refusal {
-                Refusal::NoStall => StatusCode::NOT_FOUND,
-                Refusal::Protected(_) => StatusCode::FORBIDDEN,
-                Refusal::UnderWay | Refusal::Unknown | Refusal::TooYoung { .. } => StatusCode::CONFLICT,
-                Refusal::Unsupported(_) | Refusal::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            problem(status, refusal.to_string())
-        }
+        Ok(Err(refusal)) => refused(&refusal),
         Ok(Ok(after)) => (StatusCode::ACCEPTED, Json(KillBegun { stall: id, after })).into_response(),
     }
 }

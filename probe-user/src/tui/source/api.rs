@@ -29,9 +29,11 @@ use crate::{
     clock,
     tui::{
         model::{Event, Row, Rule, Rules, Snapshot, Stalls, Status},
+        source::Ask,
         state::{
             Message,
             kill::{GRACE, Rights},
+            reasons::Told,
         },
     },
 };
@@ -59,7 +61,7 @@ impl Api {
     }
 
     /// Follows the agent until nobody listens any more.
-    pub(super) async fn run(self, to: Sender<Message>, mut asked: Receiver<String>) {
+    pub(super) async fn run(self, to: Sender<Message>, mut asked: Receiver<Ask>) {
         let delays = || {
             ExponentialBuilder::default()
                 .with_min_delay(RETRY.0)
@@ -101,10 +103,14 @@ impl Api {
             loop {
                 tokio::select! {
                     () = sleep_until(retry) => break,
-                    stall = asked.recv() => {
-                        let Some(stall) = stall else { return };
-                        let refused = Err("there is no connection to the agent".to_owned());
-                        let _ = to.send(Message::Answer(stall, refused)).await;
+                    ask = asked.recv() => {
+                        let why = "there is no connection to the agent".to_owned();
+                        let refused = match ask {
+                            None => return,
+                            Some(Ask::Kill(stall)) => Message::Answer(stall, Err(why)),
+                            Some(Ask::Explain(stall)) => Message::Explained(stall, Err(why)),
+                        };
+                        let _ = to.send(refused).await;
                     }
                 }
             }
@@ -122,7 +128,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(&mut self, asked: &mut Receiver<String>) -> Result<()> {
+    async fn run(&mut self, asked: &mut Receiver<Ask>) -> Result<()> {
         // Ended with the session: tasks that drive its connections.
         let mut tasks = JoinSet::new();
         let mut connection = connect(self.socket, &mut tasks).await?;
@@ -142,12 +148,18 @@ impl Session<'_> {
                     self.say(Message::Snapshot(Box::new(snapshot))).await;
                     next = begun + EVERY.max(begun.elapsed() * SHARE);
                 }
-                stall = asked.recv() => {
-                    let Some(stall) = stall else { return Ok(()) };
-                    let answer = kill(&mut connection, &stall).await;
-                    self.say(Message::Answer(stall, answer)).await;
-                    next = Instant::now();
-                }
+                ask = asked.recv() => match ask {
+                    None => return Ok(()),
+                    Some(Ask::Kill(stall)) => {
+                        let answer = kill(&mut connection, &stall).await;
+                        self.say(Message::Answer(stall, answer)).await;
+                        next = Instant::now();
+                    }
+                    Some(Ask::Explain(stall)) => {
+                        let told = explain(&mut connection, &stall).await;
+                        self.say(Message::Explained(stall, told)).await;
+                    }
+                },
                 event = events.next() => {
                     let Some(event) = event else { return Ok(()) };
                     self.take(event.map_err(|error| anyhow!("events: {error}"))?).await;
@@ -265,6 +277,21 @@ async fn rights(connection: &mut Connection) -> Result<Rights> {
         StatusCode::FORBIDDEN => Rights::ReadOnly(reason(status, &body)),
         _ => Rights::Kill,
     })
+}
+
+/// Asks why each rule does or does not match a stall. An agent that cannot say may be older.
+async fn explain(connection: &mut Connection, stall: &str) -> Told {
+    let ask = async {
+        let path = format!("/v1/stalls/{stall}/explain");
+        let response = answer(connection, request(Method::GET, &path, Vec::new())?).await?;
+        let status = response.status();
+        let body = body(response).await?;
+        if !status.is_success() {
+            bail!(reason(status, &body));
+        }
+        understood(&body, &path)
+    };
+    ask.await.map_err(|error| format!("{error:#}"))
 }
 
 /// Asks the agent to end a stall's process.

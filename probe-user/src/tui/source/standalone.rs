@@ -1,5 +1,7 @@
 //! Looks of our own, once a second, without an agent and without rules. It signals nothing.
 
+mod causes;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -11,11 +13,12 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio::sync::mpsc::Sender;
 
+use self::causes::Causes;
 use crate::{
     agent::state::STALLED,
     clock,
     core::{
-        model::{Facts, Process, Stall, StallId},
+        model::{Facts, Mono, Process, Stall, StallId},
         tracker::Tracker,
     },
     event::{HistogramView, StallView, rfc3339},
@@ -30,6 +33,8 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Readers take at most one part in so many of the time.
+const READERS_SHARE: u32 = 20;
 
 /// Our own looks.
 pub struct Standalone {
@@ -38,6 +43,11 @@ pub struct Standalone {
     tracker: Tracker,
     reader: Reader,
     facts: HashMap<Process, Arc<Facts>>,
+    causes: Causes,
+    /// Readers are not asked about before this.
+    readers_again: Mono,
+    /// Why readers could not be found.
+    no_readers: Option<String>,
     shown: HashSet<StallId>,
     observed: Vec<String>,
     node: String,
@@ -59,6 +69,9 @@ impl Standalone {
             tracker: Tracker::new(clock::now()),
             reader: Reader::default(),
             facts: HashMap::new(),
+            causes: Causes::default(),
+            readers_again: Mono::from_nanos(0),
+            no_readers: None,
             shown: HashSet::new(),
             observed,
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -102,10 +115,12 @@ impl Standalone {
                 events.push(self.event("stall.ended", &stall, Some(why.as_str())));
             }
         }
+        let is_shown = |stall: &Stall| stall.missing.is_none() && stall.age(at) >= STALLED;
+        self.ask_about_readers(is_shown);
         let mut stalls: Vec<Stall> = self
             .tracker
             .stalls()
-            .filter(|stall| stall.missing.is_none() && stall.age(at) >= STALLED)
+            .filter(|stall| is_shown(stall))
             .cloned()
             .collect();
         self.read_facts(&mut stalls);
@@ -126,6 +141,19 @@ impl Standalone {
             rows,
         };
         Ok((snapshot, events))
+    }
+
+    fn ask_about_readers(&mut self, is_shown: impl Fn(&Stall) -> bool) {
+        let begun = clock::now();
+        if begun < self.readers_again {
+            return;
+        }
+        let learned = self.causes.learn(&mut self.tracker, is_shown, &mut self.kernel);
+        self.no_readers = learned
+            .err()
+            .map(|error| format!("who reads cannot be found: {error}"));
+        let end = clock::now();
+        self.readers_again = end.after(end.since(begun) * READERS_SHARE);
     }
 
     fn read_facts(&mut self, stalls: &mut [Stall]) {
@@ -151,6 +179,7 @@ impl Standalone {
             mode: "observe".to_owned(),
             tracer: self.kernel.traced_by().to_string(),
             observed: self.observed.clone(),
+            degraded: self.no_readers.clone().into_iter().collect(),
             lost: Lost {
                 notes: lost.notes,
                 writers: lost.entries,

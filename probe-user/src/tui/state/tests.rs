@@ -1,11 +1,13 @@
 //! Keys as sequences, and what data does to what is shown.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{order::Sort, *};
 use crate::{
     core::model::Facts,
-    tui::model::{EventStall, Fate, Status},
+    tui::model::{EventStall, Fate, Rule, Status},
 };
 
 fn at(seconds: u64) -> Mono {
@@ -480,4 +482,65 @@ fn any_keys_on_any_screen_leave_the_selection_in_view() {
             prop_assert!(lines == 0 || state.selected() < lines);
         }
     });
+}
+
+fn explained(stall: &str) -> Message {
+    let told = r#"{"pid": 1, "comm": "w", "rules": []}"#;
+    Message::Explained(stall.to_owned(), Ok(serde_json::from_str(told).unwrap()))
+}
+
+fn explain(stall: &str) -> Vec<Command> {
+    vec![Command::Explain(stall.to_owned())]
+}
+
+/// Two writers, and an agent that has a rule.
+fn ruled(now: u64) -> Message {
+    Message::Snapshot(Box::new(Snapshot {
+        at: at(now),
+        rules: vec![Rule::default()],
+        total: 2,
+        rows: vec![row("a", 90), row("b", 60)],
+        ..Snapshot::default()
+    }))
+}
+
+#[test]
+fn why_rules_match_is_asked_where_it_is_shown_and_again_with_each_snapshot() {
+    let mut state = State::new(80, 24);
+    assert_eq!(state.update(ruled(1), at(1)), []);
+    assert_eq!(press(&mut state, "Enter", 1), explain("a"));
+    assert_eq!(state.update(ruled(2), at(2)), [], "an answer is awaited");
+    assert_eq!(state.update(explained("a"), at(2)), []);
+    assert!(state.reasons("a").is_some() && state.reasons("b").is_none());
+    assert_eq!(state.update(ruled(3), at(3)), explain("a"));
+    state.update(explained("a"), at(3));
+    assert_eq!(press(&mut state, "Space", 3), []);
+    assert_eq!(state.update(ruled(4), at(4)), [], "what is paused stays as it is");
+    assert_eq!(press(&mut state, "Space", 4), [], "it is told already");
+    press(&mut state, "Esc", 5);
+    assert_eq!(state.update(ruled(5), at(5)), [], "nobody looks at it");
+}
+
+#[test]
+fn who_goes_through_the_table_is_told_of_the_writer_that_they_stop_at() {
+    let mut state = State::new(200, 60);
+    assert_eq!(state.update(ruled(1), at(1)), explain("a"));
+    assert_eq!(press(&mut state, "j", 1), []);
+    assert_eq!(
+        state.update(explained("a"), at(1)),
+        [],
+        "too soon after the last question"
+    );
+    assert_eq!(state.update(ruled(2), at(2)), explain("b"));
+    state.update(Message::Lost("gone".to_owned(), at(4)), at(3));
+    assert_eq!(state.update(ruled(4), at(4)), explain("b"), "the answer was lost");
+    let refused = Message::Explained("b".to_owned(), Err("no such path".to_owned()));
+    assert_eq!(state.update(refused, at(4)), []);
+    assert!(state.reasons("b").is_some_and(Result::is_err));
+}
+
+#[test]
+fn where_there_are_no_rules_nothing_is_asked() {
+    let mut state = three();
+    assert_eq!(press(&mut state, "Enter", 1), []);
 }

@@ -21,6 +21,8 @@ use crate::{
 
 /// Columns of the name of a fact.
 const NAME: usize = 9;
+/// Before each condition of a rule.
+const INDENT: &str = "   ";
 /// Said where a chain comes back to the writer.
 const DEADLOCK: &str = ": a deadlock";
 
@@ -155,11 +157,7 @@ impl Page {
         self.fact("chain", &format!("{}[{}]", row.comm, row.pid));
         let direct: &[Party] = if row.chain.is_empty() { readers } else { &row.chain };
         if direct.is_empty() {
-            return self.branch(
-                0,
-                "nobody holds the reading end, as far as can be seen",
-                Tone::Warn,
-            );
+            return self.branch(0, "who holds the reading end is not known", Tone::Warn);
         }
         let is_chain = !row.chain.is_empty();
         for (i, party) in direct.iter().enumerate() {
@@ -227,10 +225,35 @@ impl Page {
         self.explain(row, state);
     }
 
+    /// Why each rule does or does not match it.
     fn explain(&mut self, row: &Row, state: &State) {
-        if state.data().is_some_and(|data| !data.rules.is_empty()) {
-            let how = format!("pipestall ps --explain {} tells each rule's conditions", row.pid);
-            self.styled("why", &how, Tone::Dim);
+        if state.data().is_none_or(|data| data.rules.is_empty()) {
+            return;
+        }
+        let told = match state.reasons(&row.id) {
+            None => return self.styled("why", "not told yet", Tone::Dim),
+            Some(Err(why)) => {
+                let how = format!("not told ({why}); pipestall ps --explain {} tells", row.pid);
+                return self.styled("why", &how, Tone::Dim);
+            }
+            Some(Ok(told)) => told,
+        };
+        let width = self.width - NAME - 1 - INDENT.len();
+        for (i, (title, conditions)) in told.answers(width).enumerate() {
+            let name = if i == 0 { "why" } else { "" };
+            self.styled(name, &title, Tone::Plain);
+            for condition in conditions {
+                let tone = if condition.starts_with("yes") {
+                    Tone::Plain
+                } else {
+                    Tone::Dim
+                };
+                let line = format!("{:NAME$} {INDENT}{condition}", "");
+                self.lines.push(Line::styled(line, tone.style()));
+            }
+        }
+        if told.protected.is_some() {
+            self.styled("", &told.protection(), Tone::Plain);
         }
     }
 }

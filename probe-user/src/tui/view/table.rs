@@ -14,7 +14,7 @@ use crate::{
     cli::text,
     core::model::{Mono, Stream},
     tui::{
-        model::Row,
+        model::{Party, Row},
         state::{
             Connection, Freshness, State,
             order::{Heading, Line as Shown},
@@ -55,7 +55,7 @@ const COLUMNS: [(Column, &str, usize, usize); 12] = [
     (Column::Command, "COMMAND", 0, ROOMY),
 ];
 
-/// From this width on, there is room for commands, and for threads beside them.
+/// From this width on, there is room for commands, and for longer names beside them.
 const ROOMY: usize = 120;
 
 /// The columns that a width has room for, the last as wide as what is left.
@@ -64,7 +64,7 @@ fn columns(width: usize, any_culprit: bool) -> Vec<(Column, &'static str, usize)
         .into_iter()
         .filter(|(.., from)| width >= *from)
         .map(|(column, title, least, _)| {
-            if column == Column::Comm && width >= ROOMY {
+            if matches!(column, Column::Comm | Column::Culprit) && width >= ROOMY {
                 (column, title, least + 4)
             } else if column == Column::Culprit && !any_culprit {
                 // Where nobody says who does not read, whose the writer is tells more.
@@ -193,7 +193,7 @@ fn cells(
 ) -> Line<'static> {
     let mut line = Line::default();
     for (i, (column, _, width)) in columns.iter().enumerate() {
-        let (mut text, tone) = cell(*column, row, state, elapsed);
+        let (mut text, tone) = cell(*column, *width, row, state, elapsed);
         if is_old && *column == Column::Fate {
             // By words too, for terminals that do not dim.
             text.insert_str(0, "was: ");
@@ -210,7 +210,7 @@ const fn is_right(column: Column) -> bool {
     matches!(column, Column::Age | Column::Pid | Column::Queued)
 }
 
-fn cell(column: Column, row: &Row, state: &State, elapsed: Duration) -> (String, Tone) {
+fn cell(column: Column, width: usize, row: &Row, state: &State, elapsed: Duration) -> (String, Tone) {
     let plain = |text: String| (text, Tone::Plain);
     let or_dash = |text: Option<&str>| match text {
         Some(text) => (text.to_owned(), Tone::Plain),
@@ -230,7 +230,7 @@ fn cell(column: Column, row: &Row, state: &State, elapsed: Duration) -> (String,
         Column::Queued => plain(row.queued.map_or_else(|| "-".to_owned(), text::size)),
         Column::Owner => or_dash(row.unit().or(row.facts.parent.as_deref())),
         Column::Culprit if row.deadlock => ("deadlock".to_owned(), Tone::Alarm),
-        Column::Culprit => or_dash(row.culprit_label().as_deref()),
+        Column::Culprit => or_dash(row.culprit.as_ref().map(|party| named(party, width)).as_deref()),
         Column::Rule => or_dash(row.rule.as_deref()),
         Column::Fate => fate::words(row, state, elapsed),
         Column::Command => {
@@ -238,6 +238,15 @@ fn cell(column: Column, row: &Row, state: &State, elapsed: Duration) -> (String,
             plain(clean.chars().skip(state.shift()).collect())
         }
     }
+}
+
+/// A process in so many columns: of its name and its pid, the name is cut.
+fn named(party: &Party, width: usize) -> String {
+    let pid = format!("[{}]", party.pid);
+    let name = text::one_line(&party.comm);
+    let room = width.saturating_sub(pid.len()).max(1);
+    // Characters that are two columns wide are rare in names, and `fit` has the last word.
+    text::cut(&name, room) + &pid
 }
 
 /// A row whose process was ended has the age that it had then.
@@ -254,6 +263,22 @@ fn age(row: &Row, state: &State, elapsed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pid_is_never_cut_and_a_name_is() {
+        for (comm, pid, expected) in [
+            ("node", 2934, "node[2934]"),
+            ("node", 123_456, "no…[123456]"),
+            ("ffmpeg", 4_194_304, "f…[4194304]"),
+        ] {
+            let party = Party {
+                pid,
+                comm: comm.to_owned(),
+                ..Party::default()
+            };
+            assert_eq!(named(&party, 11), expected);
+        }
+    }
 
     #[test]
     fn the_columns_fill_every_width_and_never_more() {

@@ -248,6 +248,31 @@ fn the_detail_of_a_writer() {
 }
 
 #[test]
+fn the_rules_and_why_they_match_or_do_not() {
+    let told = r#"{"pid": 4701, "comm": "ffmpeg", "stall": null, "not_observed": null,
+        "protected": "users peertube", "rules": [
+        {"name": "stopped-readers", "matches": false, "conditions": [
+            {"key": "comm", "pattern": "ffmpeg*", "found": "ffmpeg", "holds": "yes"},
+            {"key": "user", "pattern": "www", "found": "peertube (1000)", "holds": "no"},
+            {"key": "reader.state", "pattern": "stopped", "found": null, "holds": "unknown"}]},
+        {"name": "orphaned-downloads", "matches": true, "conditions": [
+            {"key": "cmdline", "pattern": "*pipe:1*", "found": "ffmpeg\u001b[2J -i pipe:0 -threads 4 -c copy -f mp4 pipe:1", "holds": "yes"},
+            {"key": "min_process_age", "pattern": "5m", "found": "90s", "holds": "later", "holds_in_seconds": 210}]}],
+        "decision": {"rule": "orphaned-downloads", "action": "kill", "mode": "enforce", "stalled_for_seconds": 60,
+            "certain": true, "outcome": "skipped", "reason": "protected", "due_in_seconds": 0}}"#;
+    let mut state = state((80, 40), &incident());
+    press(&mut state, &[KeyCode::Enter]);
+    assert!(frame(&state, 103).contains("why       not told yet"));
+    let told = Message::Explained("s1".to_owned(), Ok(serde_json::from_str(told).unwrap()));
+    state.update(told, at(103));
+    assert_snapshot!(frame(&state, 103));
+
+    let older = Message::Explained("s1".to_owned(), Err("there is no such path".to_owned()));
+    state.update(older, at(103));
+    assert!(frame(&state, 103).contains("not told (there is no such path); pipestall ps --explain 4701"));
+}
+
+#[test]
 fn a_chain_is_a_tree_down_to_the_culprit() {
     let link = |pid, comm, state, channel: &str, inode| Party {
         channel: Some(channel.to_owned()),

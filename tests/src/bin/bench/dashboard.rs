@@ -1,13 +1,16 @@
 //! What the dashboard takes: for one frame of very many stalls, and of a core while it is left
 //! running beside an agent.
 
+use std::process;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use probe_user::core::model::{Facts, Mono};
 use probe_user::tui::model::{Fate, Row as Stalled, Snapshot};
+use probe_user::tui::source::Source;
+use probe_user::tui::source::api::Api;
 use probe_user::tui::state::{Message, State};
 use probe_user::tui::view::{self, Look};
 use ratatui::Terminal;
@@ -16,18 +19,24 @@ use tests::agent::Agent;
 use tests::config::Config;
 use tests::crowd::Plan;
 use tests::scratch::Scratch;
-use tests::{binary, clock, need, proc, tmux};
+use tests::{binary, clock, names, need, proc, tmux};
 
 use crate::report::{Report, Row};
-use crate::{Effort, idle, limits};
+use crate::{Effort, idle, limits, load};
 
 /// As large as a screen gets.
 const SCREEN: (u16, u16) = (200, 60);
 /// After the first frames.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// What changes by itself is drawn so often.
+const TICK: Duration = Duration::from_millis(250);
+/// For an agent to tell of all of them, on a machine that is busy with them.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     frames(effort, report)?;
+    of_an_agent(effort, report)?;
     left_running(effort, report)
 }
 
@@ -60,6 +69,95 @@ fn frames(effort: Effort, report: &mut Report) -> Result<()> {
     let (fastest, median) = summary(&mut taken);
     report.add(Row::of("  sorting them, of that", fastest, "ms").with_median(median));
     Ok(())
+}
+
+/// Does what the dashboard's loop does, on a runtime like its own, with an agent that has so many
+/// stalls: takes in what comes, and draws four times a second.
+fn of_an_agent(effort: Effort, report: &mut Report) -> Result<()> {
+    report.progress("the dashboard with an agent's 10,000 stalls");
+    let name = names::unique("many");
+    let _stuck = load::threads(limits::DASHBOARD_ROWS, &name)?;
+    let scratch = Scratch::new();
+    let parent = proc::comm(process::id()).context("this process has a name")?;
+    let config = Config::new(&name, &parent, &scratch.path("state"))
+        .stalled_for("1h")
+        .report_after("1s")
+        .served(&scratch, "");
+    let _agent = Agent::run(&config, &scratch);
+    let mut seen = Seen::default();
+    let api = Api::new(Config::socket(&scratch));
+    tests::api::runtime().block_on(seen.follow(api, effort.of(20, 5)))?;
+
+    let (fastest, median) = summary(&mut seen.frames);
+    let name = "top: a frame, an agent's 10,000 stalls";
+    report.add(
+        Row::of(name, fastest, "ms")
+            .with_median(median)
+            .at_most(limits::FRAME_MS),
+    );
+    let slowest = seen.frames.last().copied().unwrap_or_default();
+    report.add(Row::of("  the slowest of them", slowest, "ms"));
+    let (fastest, median) = summary(&mut seen.answers);
+    report.add(Row::of("  asking for them until they are shown", fastest, "ms").with_median(median));
+    Ok(())
+}
+
+/// What somebody at the dashboard sees, in milliseconds.
+#[derive(Default)]
+struct Seen {
+    /// Taking in what came since the last frame, and drawing.
+    frames: Vec<f64>,
+    /// From asking an agent to having drawn the answer.
+    answers: Vec<f64>,
+}
+
+impl Seen {
+    /// Follows an agent for so many of its snapshots.
+    async fn follow(&mut self, api: Api, snapshots: u32) -> Result<()> {
+        let mut terminal = Terminal::new(TestBackend::new(SCREEN.0, SCREEN.1))?;
+        let mut state = State::new(SCREEN.0, SCREEN.1);
+        let mut source = Source::Api(api).start();
+        let mut ticks = tokio::time::interval(TICK);
+        let mut taking = Duration::ZERO;
+        let (mut asked, mut complete) = (None, 0);
+        let deadline = clock::mono() + PATIENCE;
+        while complete < snapshots {
+            ensure!(
+                clock::mono() < deadline,
+                "only {complete} snapshots with all stalls came"
+            );
+            tokio::select! {
+                message = source.messages.recv() => {
+                    let message = message.context("the source has ended")?;
+                    if let Message::Snapshot(snapshot) = &message
+                        && snapshot.rows.len() >= usize::try_from(limits::DASHBOARD_ROWS)?
+                    {
+                        asked = Some(snapshot.at);
+                        complete += 1;
+                    }
+                    let begin = clock::mono();
+                    drop(state.update(message, probe_user::clock::now()));
+                    taking += clock::lapse(begin, clock::mono());
+                }
+                _ = ticks.tick() => {
+                    let begin = clock::mono();
+                    terminal.draw(|frame| {
+                        view::draw(frame, &state, probe_user::clock::now(), Look::FULL);
+                    })?;
+                    let drawing = clock::lapse(begin, clock::mono());
+                    let whole = std::mem::take(&mut taking) + drawing;
+                    if complete > 0 {
+                        self.frames.push(whole.as_secs_f64() * 1e3);
+                    }
+                    if let Some(asked) = asked.take() {
+                        let took = probe_user::clock::now().since(asked);
+                        self.answers.push(took.as_secs_f64() * 1e3);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Leaves it running on a terminal, with an agent that has that many stalls.

@@ -83,7 +83,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn threads(count: u32, name: &str) -> Result<Family> {
+/// Starts so many threads, each blocked on a full pipe of its own.
+pub(crate) fn threads(count: u32, name: &str) -> Result<Family> {
     let mut stuck = Command::new(binary::stuck());
     stuck.args(["threads", &count.to_string(), "--name", name, "--die-with-parent"]);
     scan::start(&mut stuck)
