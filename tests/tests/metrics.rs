@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tests::agent::Agent;
+use tests::alerting::signed;
 use tests::api;
 use tests::command;
 use tests::config::Config;
 use tests::crowd::Plan;
 use tests::prometheus::Prometheus;
+use tests::receiver::{Answer, Receiver};
 use tests::scratch::Scratch;
 use tests::{need, wait};
 
@@ -33,18 +35,35 @@ fn promtool_finds_no_fault_with_the_metrics() {
     need!(need::bpf());
     let promtool = need!(need::on_path("promtool"));
     let scratch = Scratch::new();
+    let receiver = Receiver::start(|_| Answer::Status(400));
+    let down = Receiver::start(|_| Answer::Status(500));
+    let lines = signed(&scratch, "events = [\"stall.detected\"]\nsend_resolved = false");
     let crowd = Plan::stuck(2).start();
     let address = api::free_address();
     let config = Config::of(&crowd, &scratch)
         .served(&scratch, &format!("[metrics]\nlisten = {address:?}"))
         .enforcing()
-        .stalled_for("1s");
+        .stalled_for("1s")
+        .alerting("ops", &receiver.url(), &lines)
+        .alerting("down", &down.url(), &lines);
     let mut agent = Agent::run(&config, &scratch);
     for pid in crowd.stuck() {
         agent.await_event("kill.confirmed", |event| event.is_of(pid));
     }
-    let metrics = api::get_tcp(&address, "/metrics").body;
+    let metrics = wait::until("the webhooks have failed", wait::PATIENCE, || {
+        let metrics = api::get_tcp(&address, "/metrics").body;
+        let is_known = |line: &str| metrics.lines().any(|found| found == line);
+        let failed = is_known("pipestall_alert_spool_entries{webhook=\"ops\",state=\"refused\"} 2.0")
+            && is_known("pipestall_alert_webhook_failing{webhook=\"down\"} 1.0");
+        failed.then_some(metrics)
+    });
     for line in [
+        "pipestall_alerts_total{webhook=\"ops\",outcome=\"refused\"} 2.0",
+        "pipestall_alert_spool_entries{webhook=\"ops\",state=\"queued\"} 0.0",
+        "pipestall_alert_spool_entries{webhook=\"down\",state=\"queued\"} 2.0",
+        "pipestall_alert_oldest_seconds{webhook=\"ops\"} 0.0",
+        "pipestall_alert_webhook_failing{webhook=\"ops\"} 0.0",
+        "pipestall_events_lost_total{consumer=\"alerts\"} 0.0",
         "pipestall_kills_total{rule=\"the-rule\",outcome=\"confirmed\"} 2.0",
         "pipestall_stalls_total 2.0",
         "pipestall_stalled_writers{rule=\"the-rule\",channel=\"pipe\"} 0.0",

@@ -2,6 +2,8 @@
 //!
 //! No label holds a pid or a command: what a process calls itself must not make series.
 
+mod alerts;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
@@ -254,29 +256,6 @@ impl Scrape {
         )
     }
 
-    fn alerts(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let Some(alerts) = &self.state.status.alerts else {
-            return Ok(());
-        };
-        let outcomes = alerts.webhooks.iter().flat_map(|webhook| {
-            let name = webhook.name.as_str();
-            webhook
-                .outcomes()
-                .map(|(outcome, count)| ([("webhook", name), ("outcome", outcome)], float(count)))
-        });
-        writer.counters(
-            "alerts",
-            "Messages to webhooks, by what came of them",
-            None,
-            outcomes,
-        )?;
-        writer.gauge(
-            "alert_spool_entries",
-            "Messages to webhooks that wait on disk, refused ones too",
-            size(alerts.spool_entries),
-        )
-    }
-
     fn health(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let state = &self.state;
         let status = &state.status;
@@ -315,6 +294,13 @@ impl Scrape {
             ("stdout", lost.printed),
             ("subscribers", lost.streamed),
             ("journal", lost.recorded),
+            (
+                "alerts",
+                status
+                    .alerts
+                    .as_ref()
+                    .map_or(0, |alerts| alerts.lost_events_total),
+            ),
         ];
         writer.counters(
             "events_lost",
