@@ -197,10 +197,15 @@ impl Page {
     fn branch(&mut self, depth: usize, text: &str, tone: Tone) {
         // A chain may be longer than the page is wide.
         let indent = "   ".repeat(depth.min(8));
-        self.lines.push(Line::from(vec![
-            Span::raw(format!("{:<NAME$} {indent}└─ ", "")),
-            Span::styled(text::one_line(text), tone.style()),
-        ]));
+        let room = self.width.saturating_sub(NAME + 1 + indent.len() + 3).max(20);
+        let wrapped = text::wrap(&text::one_line(text), room);
+        for (i, line) in wrapped.lines().enumerate() {
+            let mark = if i == 0 { "└─ " } else { "" };
+            self.lines.push(Line::from(vec![
+                Span::raw(format!("{:<NAME$} {indent}{mark:<3}", "")),
+                Span::styled(line.to_owned(), tone.style()),
+            ]));
+        }
     }
 
     fn rules(&mut self, row: &Row, state: &State) {

@@ -291,6 +291,16 @@ fn a_chain_is_a_tree_down_to_the_culprit() {
     let mut state = state(USUAL, &[chained]);
     press(&mut state, &[KeyCode::Enter]);
     assert_snapshot!(frame(&state, 100));
+
+    // What is said of the culprit is never beyond the edge.
+    state.update(Message::Resize(60, 24), at(100));
+    let screen = frame(&state, 100);
+    let said: Vec<_> = screen
+        .lines()
+        .skip_while(|line| !line.contains("ssh[600]"))
+        .take(2)
+        .collect();
+    assert!(said.concat().contains("does not read"), "{screen}");
 }
 
 #[test]
