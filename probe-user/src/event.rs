@@ -193,6 +193,8 @@ pub struct StallView {
     pub unit: Option<String>,
     /// The container's id.
     pub container: Option<String>,
+    /// The Kubernetes pod's UID.
+    pub pod: Option<String>,
     /// `pipe`, `fifo` or `unix`.
     pub channel: Name,
     /// The channel's inode.
@@ -249,6 +251,7 @@ impl StallView {
             cgroup: facts.cgroup.clone(),
             unit: facts.unit.clone(),
             container: facts.container.clone(),
+            pod: facts.pod.clone(),
             channel: channel_name(last.channel.kind).into(),
             inode: last.channel.inode,
             fd: last.fd,

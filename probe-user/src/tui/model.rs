@@ -165,6 +165,7 @@ pub struct Stall {
     pub cgroup: Option<String>,
     pub unit: Option<String>,
     pub container: Option<String>,
+    pub pod: Option<String>,
     pub channel: String,
     pub inode: u64,
     pub fd: u32,
@@ -466,6 +467,7 @@ impl From<StallState> for Row {
                 cgroup: stall.cgroup,
                 unit: stall.unit,
                 container: stall.container,
+                pod: stall.pod,
                 ..Facts::default()
             }),
             id: stall.id,
