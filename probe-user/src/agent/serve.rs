@@ -4,6 +4,7 @@
 
 mod access;
 mod connection;
+mod exposition;
 mod metrics;
 mod openapi;
 mod routes;
