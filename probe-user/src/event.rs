@@ -197,6 +197,8 @@ pub struct StallView {
     pub unit: Option<String>,
     /// The container's id.
     pub container: Option<String>,
+    /// The Kubernetes pod's UID.
+    pub pod: Option<String>,
     /// `pipe`, `fifo` or `unix`.
     pub channel: Name,
     /// The channel's inode.
@@ -253,6 +255,7 @@ impl StallView {
             cgroup: facts.cgroup.clone(),
             unit: facts.unit.clone(),
             container: facts.container.clone(),
+            pod: facts.pod.clone(),
             channel: channel_name(last.channel.kind).into(),
             inode: last.channel.inode,
             fd: last.fd,

@@ -59,12 +59,16 @@ impl Done {
 /// If it does not end in time.
 #[track_caller]
 pub fn run(command: &mut Command, within: Duration) -> Done {
-    let mut family = Family::start(
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped()),
-    );
+    run_with_input(command.stdin(Stdio::null()), within)
+}
+
+/// Runs a program to its end on the input that it has been given.
+///
+/// # Panics
+/// If it does not end in time.
+#[track_caller]
+pub fn run_with_input(command: &mut Command, within: Duration) -> Done {
+    let mut family = Family::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let stdout = read_all(family.child().stdout.take().expect("stdout is piped"));
     let stderr = read_all(family.child().stderr.take().expect("stderr is piped"));
     let status = family.exited(within);

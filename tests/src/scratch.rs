@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tempfile::TempDir;
 
 /// A directory that is removed with its guard. Any user may look into it.
@@ -63,6 +63,10 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
+    const FLAGS: MountFlags = MountFlags::NODEV
+        .union(MountFlags::NOSUID)
+        .union(MountFlags::NOEXEC);
+
     /// Mounts it.
     #[expect(clippy::new_without_default, reason = "it mounts: a default does nothing")]
     pub fn new() -> Self {
@@ -73,8 +77,7 @@ impl SmallDisk {
     pub fn of(size: &CStr) -> Self {
         let dir = Scratch::new();
         fs::create_dir(dir.path("disk")).expect("a mount point");
-        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-        mount("tmpfs", dir.path("disk"), "tmpfs", flags, Some(size)).expect("a tmpfs");
+        mount("tmpfs", dir.path("disk"), "tmpfs", Self::FLAGS, Some(size)).expect("a tmpfs");
         Self { dir }
     }
 
@@ -95,14 +98,15 @@ impl SmallDisk {
         }
     }
 
+    /// Lets nothing be written any more.
+    pub fn make_read_only(&self) {
+        let flags = MountFlags::RDONLY | Self::FLAGS;
+        mount_remount(self.path(), flags, c"").expect("a tmpfs that is read-only");
+    }
+
     /// Makes the room again that [`Self::fill`] took.
     pub fn clear(&self) {
         fs::remove_file(self.path().join("ballast")).expect("the ballast");
-    }
-
-    /// Makes room again after [`Self::fill`].
-    pub fn free(&self) {
-        fs::remove_file(self.path().join("ballast")).expect("the ballast goes");
     }
 }
 

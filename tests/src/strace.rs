@@ -12,29 +12,57 @@ use rustix::process::Signal;
 use crate::family::Family;
 use crate::wait;
 
+/// strace, attached to a process until this is dropped.
+#[derive(Debug)]
+pub struct Attached(Family);
+
+impl Attached {
+    /// Attaches with these options, and waits until strace says so.
+    #[track_caller]
+    pub fn to(strace: &Path, pid: u32, options: &[&str]) -> Self {
+        let mut command = Command::new(strace);
+        command
+            .args(options)
+            .args(["-o", "/dev/null", "-p", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut tracer = Family::start(&mut command);
+        let stderr = tracer.child().stderr.take().expect("stderr is piped");
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        wait::until("strace attached", wait::PATIENCE, || {
+            lines.try_iter().find(|line| line.contains("attached"))
+        });
+        Self(tracer)
+    }
+
+    /// Lets what the process writes to a file fail with an error, as in `EROFS`.
+    #[track_caller]
+    pub fn failing_writes(strace: &Path, pid: u32, file: &Path, error: &str) -> Self {
+        const CALLS: &str = "write,writev,fsync,fdatasync";
+        let file = file.to_str().expect("a path of text");
+        let (trace, inject) = (format!("trace={CALLS}"), format!("inject={CALLS}:error={error}"));
+        Self::to(strace, pid, &["-f", "-P", file, "-e", &trace, "-e", &inject])
+    }
+
+    /// Detaches; the process goes on.
+    #[track_caller]
+    pub fn detach(mut self) {
+        self.0.signal(Signal::INT);
+        self.0.exited(wait::PATIENCE).expect("strace detaches");
+    }
+}
+
 /// Attaches to a process, waits until strace says so, and detaches again.
 #[track_caller]
 pub fn attach_and_detach(strace: &Path, pid: u32) {
-    let mut command = Command::new(strace);
-    command
-        .args(["-o", "/dev/null", "-p", &pid.to_string()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut tracer = Family::start(&mut command);
-    let stderr = tracer.child().stderr.take().expect("stderr is piped");
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    wait::until("strace attached", wait::PATIENCE, || {
-        lines.try_iter().find(|line| line.contains("attached"))
-    });
-    tracer.signal(Signal::INT);
-    tracer.exited(wait::PATIENCE).expect("strace detaches");
+    Attached::to(strace, pid, &[]).detach();
 }
 
 /// What strace has to record for [`Account`]: files by path, processes by pid.

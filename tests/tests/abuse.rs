@@ -255,7 +255,7 @@ fn others_than_this_machines_users_see_metrics_and_health_and_nothing_else() {
     }
     let metrics = api::get_tcp(&address, "/metrics");
     assert!(
-        metrics.content_type.starts_with("application/openmetrics-text"),
+        metrics.content_type.starts_with("text/plain; version=0.0.4"),
         "{}",
         metrics.content_type
     );

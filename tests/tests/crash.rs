@@ -1,9 +1,10 @@
 //! SIGKILL of the agent at any point: what it did is on record, and what is on record it did
-//! once and to nobody else. `PIPESTALL_ROUNDS` says how often (12).
+//! once and to nobody else. `PIPESTALL_ROUNDS` says how often (100).
 
 use std::collections::BTreeSet;
 use std::env;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -15,7 +16,9 @@ use tests::order::Exit;
 use tests::scratch::Scratch;
 use tests::{clock, need, wait};
 
-const ROUNDS: u32 = 12;
+const ROUNDS: u32 = 100;
+/// So many agents at a time, each with a journal of its own: most of a round is waiting.
+const LANES: u32 = 5;
 const STUCK: usize = 6;
 const HEALTHY: usize = 2;
 
@@ -30,13 +33,38 @@ fn rounds() -> u32 {
 #[test]
 fn an_agent_killed_at_any_point_leaves_no_kill_without_a_record_and_repeats_none() {
     need!(need::bpf());
+    let rounds = rounds();
+    let sums: Vec<Sum> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES)
+            .map(|lane| scope.spawn(move || take_lane((lane..rounds).step_by(LANES as usize))))
+            .collect();
+        lanes
+            .into_iter()
+            .map(|lane| lane.join().expect("no round failed"))
+            .collect()
+    });
+    let planned: usize = sums.iter().map(|sum| sum.planned).sum();
+    let ended: usize = sums.iter().map(|sum| sum.ended).sum();
+    eprintln!("{rounds} rounds: {planned} planned, {ended} ended");
+    assert!(ended > 0, "no round got as far as a signal");
+    assert!(ended < rounds as usize * STUCK, "no round was cut short");
+}
+
+/// What came of rounds.
+#[derive(Debug, Default)]
+struct Sum {
+    planned: usize,
+    ended: usize,
+}
+
+/// Takes rounds one after the other, all on one journal.
+fn take_lane(rounds: impl Iterator<Item = u32>) -> Sum {
     let scratch = Scratch::new();
     let state = scratch.path("state");
-    let rounds = rounds();
-    let (mut ended, mut planned_in_all) = (0, 0);
-    for round in 0..rounds {
+    let mut sum = Sum::default();
+    for (turn, round) in rounds.enumerate() {
         // Half of them take SIGKILL after the grace, so that the protocol has all its steps.
-        let how: &[&str] = if round % 2 == 0 { &["--ignore-term"] } else { &[] };
+        let how: &[&str] = if turn % 2 == 0 { &["--ignore-term"] } else { &[] };
         let mut crowd = Plan::stuck(STUCK).and_healthy(HEALTHY).writing(how).start();
         let config = Config::of(&crowd, &scratch)
             .state(state.clone())
@@ -81,17 +109,15 @@ fn an_agent_killed_at_any_point_leaves_no_kill_without_a_record_and_repeats_none
                     planned.contains(pid),
                     "round {round}: {pid} was ended without a record"
                 );
-                ended += 1;
+                sum.ended += 1;
             }
         }
         for pid in crowd.healthy() {
             assert_eq!(crowd.exit(pid), None, "round {round}");
         }
-        planned_in_all += planned.len();
+        sum.planned += planned.len();
     }
-    eprintln!("{rounds} rounds: {planned_in_all} planned, {ended} ended");
-    assert!(ended > 0, "no round got as far as a signal");
-    assert!(ended < rounds as usize * STUCK, "no round was cut short");
+    sum
 }
 
 fn last_seq(journal: &Path) -> u64 {

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tests::family::Family;
 use tests::message::Event;
 use tests::ps::ps_by;
 use tests::scratch::{Scratch, SmallDisk};
+use tests::strace::Attached;
 use tests::{binary, clock, need, proc, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -152,61 +154,117 @@ fn a_disk_that_is_full_from_the_start_is_one_clear_error_and_nobody_is_touched()
 }
 
 #[test]
-fn a_disk_that_fills_up_stops_enforcement_until_there_is_room_again() {
-    // The journal's last page may take a plan or two more: such writers are ended by right. And
-    // the record of all must fit the small disk.
-    const WRITERS: usize = 8;
+fn a_file_system_that_is_read_only_from_the_start_is_one_clear_error_and_nobody_is_touched() {
     need!(need::bpf());
     let scratch = Scratch::new();
-    let mut crowd = Plan::stuck(WRITERS).start();
+    let crowd = Plan::stuck(1).start();
     let disk = SmallDisk::new();
+    disk.make_read_only();
     let config = Config::of(&crowd, &scratch)
         .enforcing()
-        .stalled_for("2s")
+        .stalled_for("1s")
         .state(disk.path());
 
-    let mut agent = Agent::run(&config, &scratch);
-    disk.fill();
-    let degraded = agent.await_event("agent.degraded", |_| true);
-    let detail = degraded.detail.as_deref().expect("a reason");
-    assert!(detail.contains("No space left on device"), "{detail}");
-    let journal = fs::read_to_string(config.journal()).expect("the journal is there");
-    // What is on disk is whole: half a line must not run into the next one.
-    let kept: Vec<Event> = journal
-        .lines()
-        .map(|line| Event::parse(line).expect("an event"))
-        .collect();
-    let planned = |pid| {
-        kept.iter()
-            .any(|event| event.kind == "kill.planned" && event.is_of(pid))
-    };
-    let (recorded, unrecorded): (Vec<u32>, Vec<u32>) =
-        crowd.stuck().into_iter().partition(|pid| planned(*pid));
-    assert!(unrecorded.len() > recorded.len(), "{recorded:?} {unrecorded:?}");
-    for pid in &unrecorded {
-        let skipped = agent.await_event("kill.skipped", |event| event.is_of(*pid));
-        assert_eq!(skipped.reason.as_deref(), Some("unrecorded"));
-    }
-    // Long enough for a second try.
-    wait::till(clock::mono() + Duration::from_secs(2));
-    for pid in &unrecorded {
-        assert_eq!(crowd.exit(*pid), None);
-        assert!(
-            !proc::blocked_writes(*pid).is_empty(),
-            "{pid} is still in its write"
-        );
-    }
+    let done = pipestall(&["run", "--config", config.file(&scratch).to_str().expect("text")]);
 
-    disk.free();
-    agent.await_event("agent.recovered", |_| true);
-    for pid in &unrecorded {
-        agent.await_event("kill.confirmed", |event| event.is_of(*pid));
+    let path = disk.path();
+    let said = ["Read-only file system", path.to_str().expect("text")];
+    done.expect_code(RUNTIME_FAILURE).expect_one_clear_line(&said);
+    assert_stuck(&crowd);
+}
+
+/// An agent whose journal cannot be written from soon after its start, for a while.
+struct Hindered {
+    /// What the system says of it.
+    error: &'static str,
+    state: PathBuf,
+}
+
+impl Hindered {
+    /// `hinder` is undone by `mend`.
+    fn pauses_until_mended<T>(self, hinder: impl FnOnce(&Agent, &Config) -> T, mend: impl FnOnce(T)) {
+        // The journal's last page may take a plan or two more: such writers are ended by right. And
+        // the record of all must fit the small disk.
+        const WRITERS: usize = 8;
+        let scratch = Scratch::new();
+        let mut crowd = Plan::stuck(WRITERS).start();
+        let config = Config::of(&crowd, &scratch)
+            .enforcing()
+            .stalled_for("2s")
+            .state(self.state);
+
+        let mut agent = Agent::run(&config, &scratch);
+        let hindrance = hinder(&agent, &config);
+        let degraded = agent.await_event("agent.degraded", |_| true);
+        let detail = degraded.detail.as_deref().expect("a reason");
+        assert!(detail.contains(self.error), "{detail}");
+        let journal = fs::read_to_string(config.journal()).expect("the journal is there");
+        // What is on disk is whole: half a line must not run into the next one.
+        let kept: Vec<Event> = journal
+            .lines()
+            .map(|line| Event::parse(line).expect("an event"))
+            .collect();
+        let planned = |pid| {
+            kept.iter()
+                .any(|event| event.kind == "kill.planned" && event.is_of(pid))
+        };
+        let (recorded, unrecorded): (Vec<u32>, Vec<u32>) =
+            crowd.stuck().into_iter().partition(|pid| planned(*pid));
+        assert!(unrecorded.len() > recorded.len(), "{recorded:?} {unrecorded:?}");
+        for pid in &unrecorded {
+            let skipped = agent.await_event("kill.skipped", |event| event.is_of(*pid));
+            assert_eq!(skipped.reason.as_deref(), Some("unrecorded"));
+        }
+        // Long enough for a second try.
+        wait::till(clock::mono() + Duration::from_secs(2));
+        for pid in &unrecorded {
+            assert_eq!(crowd.exit(*pid), None);
+            assert!(
+                !proc::blocked_writes(*pid).is_empty(),
+                "{pid} is still in its write"
+            );
+        }
+
+        mend(hindrance);
+        agent.await_event("agent.recovered", |_| true);
+        for pid in &unrecorded {
+            agent.await_event("kill.confirmed", |event| event.is_of(*pid));
+        }
+        let events = agent.stop();
+        let journal = agent::journal(&config.journal());
+        assert_eq!(journal.len(), events.len(), "nothing was lost");
+        let seqs: Vec<u64> = journal.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
     }
-    let events = agent.stop();
-    let journal = agent::journal(&config.journal());
-    assert_eq!(journal.len(), events.len(), "nothing was lost");
-    let seqs: Vec<u64> = journal.iter().map(|event| event.seq).collect();
-    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_disk_that_fills_up_stops_enforcement_until_there_is_room_again() {
+    need!(need::bpf());
+    let disk = SmallDisk::new();
+    let hindered = Hindered {
+        error: "No space left on device",
+        state: disk.path(),
+    };
+    hindered.pauses_until_mended(|_, _| disk.fill(), |()| disk.clear());
+}
+
+/// A file system that an error has made read-only refuses to write files that are open, which none
+/// does that is asked to become so (`sb_prepare_remount_readonly()`, fs/namespace.c). So it is the
+/// call that is made to fail.
+#[test]
+fn a_file_system_that_becomes_read_only_stops_enforcement_until_it_is_writable_again() {
+    need!(need::bpf());
+    let strace = need!(need::strace());
+    let scratch = Scratch::new();
+    let hindered = Hindered {
+        error: "Read-only file system",
+        state: scratch.path("state"),
+    };
+    hindered.pauses_until_mended(
+        |agent, config| Attached::failing_writes(&strace, agent.pid(), &config.journal(), "EROFS"),
+        Attached::detach,
+    );
 }
 
 #[test]

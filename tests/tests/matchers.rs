@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -81,6 +82,78 @@ fn a_writer_is_ended_by_the_rule_whose_conditions_all_hold_and_by_no_other() {
             .collect();
         let wrong = name.strip_prefix("wrong-");
         assert_eq!(failed, Vec::from_iter(wrong), "{rule:#}");
+    }
+}
+
+#[test]
+fn a_writer_in_a_pod_is_told_with_its_container_and_the_pods_uid() {
+    const POD: &str = "2f1a7c1e-0d0c-4a9a-9d3f-6f1c2b3a4d5e";
+    const ID: &str = "3e74d8f0c7a94b1f8c2d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708";
+    need!(need::bpf());
+    let plan = Plan::stuck(1);
+    let below = format!("kubepods/burstable/pod{POD}/{ID}");
+    let made = ["/sys/fs/cgroup", "/sys/fs/cgroup/freezer"]
+        .iter()
+        .find_map(|root| Groups::make(&Path::new(root).join(plan.name()), &below));
+    let Some(groups) = made else {
+        return need::skip("no control group can be made here");
+    };
+    // Gone before its groups, which must be empty to go.
+    let crowd = plan.start();
+    fs::write(
+        groups.innermost().join("cgroup.procs"),
+        crowd.writer().to_string(),
+    )
+    .expect("it is moved");
+
+    let done = command::run(
+        Command::new(binary::pipestall()).args([
+            "ps",
+            "--json",
+            "--min",
+            "0s",
+            "--comm",
+            crowd.writer_name(),
+        ]),
+        PATIENCE,
+    );
+
+    let stalls: Value = serde_json::from_str(&done.expect_code(0).stdout).expect("JSON");
+    assert_eq!(
+        (&stalls[0]["pod"], &stalls[0]["container"]),
+        (&POD.into(), &ID.into()),
+        "{stalls:#}"
+    );
+}
+
+/// Control groups, one in the other, that go with this.
+struct Groups(Vec<PathBuf>);
+
+impl Groups {
+    /// Makes one, and others below it.
+    fn make(top: &Path, below: &str) -> Option<Self> {
+        let mut made = Self(Vec::new());
+        let mut path = top.to_owned();
+        for part in std::iter::once(None).chain(below.split('/').map(Some)) {
+            path.extend(part);
+            fs::create_dir(&path).ok()?;
+            made.0.push(path.clone());
+        }
+        made.innermost().join("cgroup.procs").is_file().then_some(made)
+    }
+
+    fn innermost(&self) -> &Path {
+        self.0.last().expect("the top was made")
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for group in self.0.iter().rev() {
+            if wait::until_or_none(PATIENCE, || fs::remove_dir(group).ok()).is_none() {
+                eprintln!("{} stays", group.display());
+            }
+        }
     }
 }
 
@@ -231,7 +304,7 @@ fn a_process_that_is_not_there_or_not_observed_is_told() {
 }
 
 /// Three rules, none of which may act.
-fn explained_rules(crowd: &Crowd, scratch: &Scratch) -> std::path::PathBuf {
+fn explained_rules(crowd: &Crowd, scratch: &Scratch) -> PathBuf {
     let (comm, parent) = (crowd.writer_name(), crowd.name());
     let rules = [
         rule("other-stream", comm, parent, "stream = \"stderr\""),
@@ -252,7 +325,7 @@ fn rule(name: &str, comm: &str, parent: &str, conditions: &str) -> String {
 }
 
 #[track_caller]
-fn explain(arguments: &[&str], config: &std::path::Path, pid: u32) -> Done {
+fn explain(arguments: &[&str], config: &Path, pid: u32) -> Done {
     let mut command = Command::new(binary::pipestall());
     command
         .args(arguments)

@@ -16,7 +16,7 @@ use tests::config::Config;
 use tests::crowd::Plan;
 use tests::family::Family;
 use tests::scratch::Scratch;
-use tests::{binary, clock, names, need, wait};
+use tests::{binary, clock, command, names, need, wait};
 
 const SHELL: &str = "/bin/bash";
 
@@ -206,6 +206,52 @@ fn what_a_rule_runs_before_a_kill_gets_the_stall_and_cannot_stop_it_by_hanging()
     let given: serde_json::Value =
         serde_json::from_slice(&fs::read(seen).expect("what the hook got")).expect("JSON");
     assert_eq!(given["pid"], crowd.writer());
+}
+
+#[test]
+fn where_the_kernel_does_not_tell_its_pressure_a_rule_that_asks_for_it_ends_nobody_and_says_why() {
+    need!(need::bpf());
+    let unshare = need!(need::on_path("unshare"));
+    if !Path::new("/proc/pressure/cpu").is_file() {
+        return need::skip("this kernel has no /proc/pressure/cpu to be hidden");
+    }
+    let scratch = Scratch::new();
+    let mut crowd = Plan::stuck(1).start();
+    let writer = crowd.writer();
+    let config = Config::of(&crowd, &scratch)
+        .enforcing()
+        .stalled_for("1s")
+        .paced("unless_cpu_pressure_over = \"100%\"");
+    let file = config.file(&scratch);
+    // As a kernel without PSI, for this process alone.
+    let blind = |arguments: &[&str]| {
+        let mut command = Command::new(&unshare);
+        let hide = "mount --bind /dev/null /proc/pressure/cpu && exec \"$@\"";
+        command.args(["--mount", SHELL, "-c", hide, "blind"]);
+        command.arg(binary::pipestall()).args(arguments).arg(&file);
+        command
+    };
+
+    let checked = command::run(&mut blind(&["check-config"]), wait::PATIENCE);
+    let warned = checked.expect_code(0).stdout.contains("warning: on this machine");
+    assert!(warned, "{}", checked.stdout);
+    let mut agent = Agent::start(&mut blind(&["run", "--json", "--config"]));
+    let degraded = agent.await_event("agent.degraded", |_| true);
+    let skipped = agent.await_event("kill.skipped", |event| event.is_of(writer));
+    assert_eq!(skipped.reason.as_deref(), Some("pressure"));
+    for said in [&degraded, &skipped] {
+        let detail = said.detail.as_deref().unwrap_or_default();
+        assert!(detail.contains("/proc/pressure/cpu cannot be read"), "{detail}");
+    }
+    // It is asked again, and again.
+    wait::till(clock::mono() + Duration::from_secs(6));
+    assert_eq!(crowd.exit(writer), None);
+    let events = agent.stop();
+    assert_eq!(pids(&events, "kill.planned").len(), 0);
+
+    let mut agent = Agent::run(&config, &scratch);
+    agent.await_event("kill.confirmed", |event| event.is_of(writer));
+    agent.stop();
 }
 
 /// Starts a shell under a name of the test's own.

@@ -265,6 +265,7 @@ impl Agent {
         let (printed, streamed, recorded) = self.outputs.lost();
         let (tracked, capacity) = self.kernel.tracked();
         let mut degraded: Vec<String> = broken.map(str::to_owned).into_iter().collect();
+        degraded.extend(self.machine.lacks_pressure().map(str::to_owned));
         if lost.entries > 0 {
             degraded.push("more writers were blocked than the tracer can follow".to_owned());
         }

@@ -5,6 +5,7 @@
 mod access;
 mod alerts;
 mod connection;
+mod exposition;
 mod metrics;
 mod openapi;
 mod routes;

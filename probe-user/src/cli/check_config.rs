@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::explain;
-use crate::config::Config;
+use crate::{config::Config, core::pace::NO_PRESSURE, probe::pressure};
 
 /// Arguments of `check-config`.
 #[derive(Debug, clap::Args)]
@@ -22,5 +22,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(pid) = args.explain.explain {
         return super::print(&explain::as_text(&config, &explain::Process::by_pid(pid)?));
     }
-    super::print(&format!("{}\n", config.summary()))
+    let mut lines = vec![config.summary()];
+    if config.policy.asks_for_pressure() && pressure::cpu().is_none() {
+        lines.push(format!("warning: on this machine, {NO_PRESSURE}"));
+    }
+    super::print(&(lines.join("\n") + "\n"))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::observe::KernelArgs;
 use crate::probe::{
     kernel::{Kernel, Options, ProbeError, tracer::Tracer, trial::Trial},
+    pressure,
     process::Reader,
 };
 
@@ -35,6 +36,7 @@ struct Diagnosis {
     user: String,
     capabilities: Vec<Capability>,
     pids: Finding,
+    cpu_pressure: Finding,
     symbols: Vec<&'static str>,
     backends: Vec<Backend>,
     run_uses: String,
@@ -103,6 +105,7 @@ fn diagnose(options: &Options) -> Diagnosis {
         ps_uses: if scan { "scan" } else { "/proc" },
         can_enforce: scan && pids.ok && can_kill,
         pids,
+        cpu_pressure: cpu_pressure(),
         backends,
     }
 }
@@ -204,6 +207,24 @@ fn capabilities() -> Vec<Capability> {
     .collect()
 }
 
+/// Whether rules can ask how starved the host is.
+fn cpu_pressure() -> Finding {
+    match pressure::cpu() {
+        Some(share) => Finding {
+            ok: true,
+            detail: format!(
+                "some task waited for a CPU in {:.0} % of the last 10 s",
+                share * 100.0
+            ),
+        },
+        None => Finding {
+            ok: false,
+            detail: "/proc/pressure/cpu cannot be read: rules with unless_cpu_pressure_over end nothing"
+                .to_owned(),
+        },
+    }
+}
+
 /// Whether a pid means the same to this process and to the kernel programs.
 fn pids(options: &Options) -> Finding {
     /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`)
@@ -274,6 +295,12 @@ impl Diagnosis {
             "pids              {}  {}",
             mark(self.pids.ok),
             self.pids.detail
+        );
+        let _ = writeln!(
+            out,
+            "CPU pressure      {}  {}",
+            mark(self.cpu_pressure.ok),
+            self.cpu_pressure.detail
         );
         let _ = writeln!(out, "functions         {}", self.symbols.join(" "));
         let _ = writeln!(out, "\nbackend   usable");

@@ -52,6 +52,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
                 "{name} does not tell how long writers were blocked; no rule acts by its stalled_share"
             );
         }
+        if config.policy.asks_for_pressure() {
+            log::warn!(
+                "{name} does not tell how starved the host was; unless_cpu_pressure_over holds nothing here"
+            );
+        }
         replay::run(recording.clone(), &survey, &config.observe, &config.policy)
     };
     let first = outcome(&config);

@@ -6,7 +6,8 @@
 //! of whose readers are such as are themselves stuck behind it. Holders of an inherited
 //! descriptor count only where there is no reader.
 //!
-//! Pure, and in time that grows with stalls and readers.
+//! Pure, and in time and space that grow with stalls and readers, not with their product: a process
+//! may wait in thousands of writes, and hold the reading end of thousands.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -102,8 +103,6 @@ struct Node {
     channel: Channel,
     /// Who could end it, by their places among all processes; readers, or else whoever there is.
     by: Vec<usize>,
-    /// All blocked writes of those.
-    behind: Vec<usize>,
 }
 
 /// The graph of who waits for whom.
@@ -112,12 +111,25 @@ struct Graph<'a> {
     people: BTreeMap<Process, Arc<Person>>,
     nodes: Vec<Node>,
     processes: Vec<Process>,
+    /// The blocked writes of each process.
+    writes: Vec<Vec<usize>>,
     /// The step that leads out of a circle, where there is one: who reads, and the write that
     /// this reader waits in, if it does.
     way_out: Vec<Option<(Process, Option<usize>)>>,
     /// Which deadlock a node is part of.
     circle: Vec<Option<usize>>,
-    circles: Vec<Vec<usize>>,
+    /// The processes of each deadlock.
+    circles: Vec<Vec<Process>>,
+    /// The first write of a deadlock that a process waits in.
+    first_in: HashMap<(usize, usize), usize>,
+}
+
+/// A vertex of the graph in which circles are looked for. That each write waits for processes, and
+/// each process in writes, takes far fewer edges than each write for each other behind it.
+#[derive(Clone, Copy)]
+enum Vertex {
+    Write(usize),
+    Process,
 }
 
 /// Works out the cause of each stall of whose channel the readers were asked for.
@@ -155,9 +167,11 @@ impl<'a> Graph<'a> {
                 .collect(),
             nodes: Vec::new(),
             processes: Vec::new(),
+            writes: Vec::new(),
             way_out: Vec::new(),
             circle: vec![None; waits.len()],
             circles: Vec::new(),
+            first_in: HashMap::new(),
         };
         let mut writes: HashMap<Process, Vec<usize>> = HashMap::new();
         for (at, (process, _)) in waits.iter().enumerate() {
@@ -177,21 +191,20 @@ impl<'a> Graph<'a> {
                 process: *process,
                 channel: *channel,
                 by,
-                behind: Vec::new(),
             });
         }
-        for at in 0..graph.nodes.len() {
-            let by = graph.nodes[at].by.iter();
-            let behind = by.filter_map(|place| writes.get(&graph.processes[*place]));
-            graph.nodes[at].behind = behind.flatten().copied().collect();
-        }
-        graph.find_ways_out(&writes);
+        graph.writes = graph
+            .processes
+            .iter()
+            .map(|process| writes.remove(process).unwrap_or_default())
+            .collect();
+        graph.find_ways_out();
         graph.find_circles();
         graph
     }
 
     /// Walks back from every reader that does not itself wait in a write.
-    fn find_ways_out(&mut self, writes: &HashMap<Process, Vec<usize>>) {
+    fn find_ways_out(&mut self) {
         let mut waiting_for: Vec<Vec<usize>> = vec![Vec::new(); self.processes.len()];
         for (at, node) in self.nodes.iter().enumerate() {
             for place in &node.by {
@@ -207,9 +220,7 @@ impl<'a> Graph<'a> {
         self.way_out = vec![None; self.nodes.len()];
         // Those who could read; and those who wait for nobody knows whom, which leads nowhere but
         // not in a circle either. In the order of their pids.
-        let free = (0..)
-            .zip(&self.processes)
-            .filter(|(_, process)| !writes.contains_key(process));
+        let free = (0..).zip(&self.writes).filter(|(_, writes)| writes.is_empty());
         let unknown = (0..).zip(&self.nodes).filter(|(_, node)| node.by.is_empty());
         let unknown = unknown.filter_map(|(at, node)| Some((*places.get(&node.process)?, Some(at))));
         let mut ends: Vec<(usize, Option<usize>)> =
@@ -235,29 +246,51 @@ impl<'a> Graph<'a> {
 
     /// The circles among the writes that no way leads out of.
     fn find_circles(&mut self) {
-        let mut waits = DiGraph::<usize, ()>::new();
+        let mut waits = DiGraph::<Vertex, ()>::new();
+        let stuck = |at: usize| self.way_out[at].is_none() && !self.nodes[at].by.is_empty();
+        let processes: Vec<_> = self
+            .processes
+            .iter()
+            .map(|_| waits.add_node(Vertex::Process))
+            .collect();
         let mut places = HashMap::new();
-        for (at, node) in self.nodes.iter().enumerate() {
-            if self.way_out[at].is_none() && !node.by.is_empty() {
-                places.insert(at, waits.add_node(at));
+        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| stuck(*at)) {
+            let write = waits.add_node(Vertex::Write(at));
+            places.insert(at, write);
+            for place in &node.by {
+                waits.add_edge(write, processes[*place], ());
             }
         }
-        for (at, place) in &places {
-            for to in self.nodes[*at].behind.iter().filter_map(|to| places.get(to)) {
-                waits.add_edge(*place, *to, ());
+        for (process, writes) in processes.iter().zip(&self.writes) {
+            for write in writes.iter().filter_map(|at| places.get(at)) {
+                waits.add_edge(*process, *write, ());
             }
         }
+        let place_of: HashMap<Process, usize> = self.processes.iter().copied().zip(0..).collect();
         for component in kosaraju_scc(&waits) {
-            let mut members: Vec<usize> = component.iter().map(|place| waits[*place]).collect();
-            let [first, ..] = members[..] else { continue };
-            if members.len() == 1 && !self.nodes[first].behind.contains(&first) {
+            // One vertex alone is in no circle: no write waits for itself but through its process.
+            if component.len() == 1 {
                 continue;
             }
+            let circle = self.circles.len();
+            let mut members: Vec<usize> = component
+                .iter()
+                .filter_map(|vertex| match waits[*vertex] {
+                    Vertex::Write(at) => Some(at),
+                    Vertex::Process => None,
+                })
+                .collect();
             members.sort_unstable();
             for at in &members {
-                self.circle[*at] = Some(self.circles.len());
+                self.circle[*at] = Some(circle);
+                if let Some(place) = place_of.get(&self.nodes[*at].process) {
+                    self.first_in.entry((circle, *place)).or_insert(*at);
+                }
             }
-            self.circles.push(members);
+            let mut processes: Vec<_> = members.iter().map(|at| self.nodes[*at].process).collect();
+            processes.sort_unstable();
+            processes.dedup();
+            self.circles.push(processes);
         }
     }
 
@@ -271,18 +304,11 @@ impl<'a> Graph<'a> {
         let members = self.circle[at].map(|circle| &self.circles[circle]);
         let last = chain.last().filter(|_| members.is_none());
         let clients = last.and_then(|link| self.readership.clients.get(&link.reader.process));
-        let mut deadlock: Vec<_> = members
-            .into_iter()
-            .flatten()
-            .map(|member| self.nodes[*member].process)
-            .collect();
-        deadlock.sort_unstable();
-        deadlock.dedup();
         Cause {
             readers,
             chain,
             clients: clients.cloned().unwrap_or_default(),
-            deadlock,
+            deadlock: members.cloned().unwrap_or_default(),
         }
     }
 
@@ -309,9 +335,12 @@ impl<'a> Graph<'a> {
 
     /// The next step in a circle, or towards one.
     fn around(&self, at: usize) -> Option<(Process, Option<usize>)> {
-        let node = &self.nodes[at];
-        let inside = |next: &&usize| self.circle[at].is_some() && self.circle[**next] == self.circle[at];
-        let next = node.behind.iter().find(inside).or(node.behind.first())?;
+        let by = &self.nodes[at].by;
+        let inside = self.circle[at].and_then(|circle| {
+            let mut firsts = by.iter().filter_map(|place| self.first_in.get(&(circle, *place)));
+            firsts.next()
+        });
+        let next = inside.or_else(|| by.iter().flat_map(|place| &self.writes[*place]).next())?;
         Some((self.nodes[*next].process, Some(*next)))
     }
 

@@ -45,7 +45,7 @@ use self::{
 use super::{
     kill::{Kill, KillId, Step},
     model::{Facts, Look, Mono, Process, Stall, StallId},
-    pace::Pacer,
+    pace::{NO_PRESSURE, Pacer},
     policy::{Trigger, Verdict},
     report::{Report, RuleRef, Skipped, Snapshot},
     tracker::{Ended, Tracker},
@@ -77,6 +77,8 @@ pub struct Machine {
     targets: BTreeMap<Process, KillId>,
     next_kill: u64,
     pacer: Pacer,
+    /// Whether the kernel did not tell how starved the host is when it was last asked.
+    pressure_is_missing: bool,
     /// The processes whose facts are still awaited.
     asking: BTreeSet<Process>,
     causes: Causes,
@@ -102,6 +104,7 @@ impl Machine {
             targets: BTreeMap::new(),
             next_kill: 1,
             pacer: Pacer::default(),
+            pressure_is_missing: false,
             settings,
             asking: BTreeSet::new(),
             causes: Causes::default(),
@@ -217,15 +220,24 @@ impl Machine {
     /// Whether any rule asks for [`Self::handle_pressure`].
     #[must_use]
     pub fn asks_for_pressure(&self) -> bool {
-        let rules = &self.settings.policy.rules;
-        rules
-            .iter()
-            .any(|rule| rule.pace.unless_cpu_pressure_over.is_some())
+        self.settings.policy.asks_for_pressure()
     }
 
-    /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU.
+    /// Takes in the share of time, from 0 to 1, in which some task waited for a CPU; `None` if
+    /// that cannot be known, so that rules that ask for it wait. Comes ahead of each look.
     pub fn handle_pressure(&mut self, share: Option<f64>) {
+        let was_missing = std::mem::replace(&mut self.pressure_is_missing, share.is_none());
+        if !was_missing && self.lacks_pressure().is_some() {
+            let degraded = Report::Degraded(NO_PRESSURE);
+            self.effects.push_back(Effect::Report(Box::new(degraded)));
+        }
         self.pacer.set_pressure(share);
+    }
+
+    /// Why rules that ask for the host's pressure wait, if it is not known.
+    #[must_use]
+    pub fn lacks_pressure(&self) -> Option<&'static str> {
+        (self.pressure_is_missing && self.asks_for_pressure()).then_some(NO_PRESSURE)
     }
 
     /// Takes in what the tracer noted.

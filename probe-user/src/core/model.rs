@@ -258,6 +258,8 @@ pub struct Facts {
     pub unit: Option<String>,
     /// The id of the container that it runs in.
     pub container: Option<String>,
+    /// The UID of the Kubernetes pod that it runs in.
+    pub pod: Option<String>,
     /// When the process started; time in suspend after that counts as time before it.
     pub born: Option<Mono>,
 }

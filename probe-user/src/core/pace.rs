@@ -7,7 +7,7 @@ mod pacer;
 
 use std::time::Duration;
 
-pub use self::pacer::{Admission, Pacer, Ticket};
+pub use self::pacer::{Admission, NO_PRESSURE, Pacer, Ticket};
 use super::model::Stall;
 
 /// So many, in any window of this length.
@@ -84,7 +84,8 @@ pub struct Pace {
     /// When it must stop.
     pub cooldown: Option<Cooldown>,
     /// The share of time in which some task waits for a CPU, above which it holds: there,
-    /// a slow reader is not a dead one. From 0 to 1, averaged over 10 s.
+    /// a slow reader is not a dead one. From 0 to 1, averaged over 10 s. It holds, too, where that
+    /// share is not known.
     pub unless_cpu_pressure_over: Option<f64>,
 }
 

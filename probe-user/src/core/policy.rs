@@ -128,6 +128,13 @@ impl Policy {
             })
             .fold(self.report_after, Duration::min)
     }
+
+    /// Whether any rule asks how starved the host is.
+    #[must_use]
+    pub fn asks_for_pressure(&self) -> bool {
+        let mut paces = self.rules.iter().map(|rule| rule.pace);
+        paces.any(|pace| pace.unless_cpu_pressure_over.is_some())
+    }
 }
 
 /// When a stall is as old as `age`, and the observer has watched it for itself for that

@@ -1,4 +1,4 @@
-//! What the control group of a process tells: its systemd unit, and its container.
+//! What the control group of a process tells: its systemd unit, its container, and its pod.
 //!
 //! Both are conventions of those who make the groups; no container tool is asked.
 
@@ -46,10 +46,36 @@ pub fn container(cgroup: &str) -> Option<&str> {
     })
 }
 
+/// The UID of the Kubernetes pod that a control group belongs to, the innermost.
+///
+/// The part that names it is `podUID` (cgroupfs driver) or `kubepods-CLASS-podUID.slice` with
+/// underscores (systemd driver), as kubelet makes them (`pkg/kubelet/cm/pod_container_manager_linux.go`).
+/// Seen from a control group namespace, the parts above may be missing.
+pub fn pod(cgroup: &str) -> Option<String> {
+    cgroup.rsplit('/').find_map(|part| {
+        let part = part.split_once(':').map_or(part, |(slice, _)| slice);
+        let name = part.strip_suffix(".slice").unwrap_or(part);
+        let (before, uid) = name.rsplit_once("pod")?;
+        let names_it = before.is_empty() || before.ends_with('-') && before.contains("kubepods");
+        let uid = uid.replace('_', "-");
+        (names_it && is_pod_uid(&uid)).then_some(uid)
+    })
+}
+
+/// A UUID; or a hash, which kubelet gives the pods that it has from files.
+fn is_pod_uid(uid: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let groups: Vec<_> = uid.split('-').collect();
+    let lengths: Vec<_> = groups.iter().map(|group| group.len()).collect();
+    matches!(lengths[..], [32] | [8, 4, 4, 4, 12]) && groups.into_iter().all(is_hex)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const POD: &str = "2f1a7c1e-0d0c-4a9a-9d3f-6f1c2b3a4d5e";
+    const FROM_FILE: &str = "8b1e1f4a9c0d2e3f5a6b7c8d9e0f1a2b";
     const ID: &str = "3e74d8f0c7a94b1f8c2d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708";
     const OTHER: &str = "ffffd8f0c7a94b1f8c2d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708";
 
@@ -150,6 +176,90 @@ mod tests {
             format!("/docker/é{}", &ID[1..]),
         ] {
             assert_eq!(container(&cgroup), None, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn the_pod_is_found_under_each_runtime_driver_and_hierarchy() {
+        for (layout, cgroup, uid) in [
+            ("v1, cgroupfs", "/kubepods/burstable/podPOD/ID", POD),
+            ("v1, cgroupfs, guaranteed", "/kubepods/podPOD/ID", POD),
+            ("cri-o, cgroupfs", "/kubepods/besteffort/podPOD/crio-ID", POD),
+            (
+                "v2, containerd, systemd",
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUNDER.slice/cri-containerd-ID.scope",
+                POD,
+            ),
+            (
+                "v2, cri-o, systemd, guaranteed",
+                "/kubepods.slice/kubepods-podUNDER.slice/crio-ID.scope/container",
+                POD,
+            ),
+            (
+                "v1, containerd, the drivers mixed up",
+                "/system.slice/containerd.service/kubepods-besteffort-podUNDER.slice:cri-containerd:ID",
+                POD,
+            ),
+            (
+                "docker, systemd",
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podUNDER.slice/docker-ID.scope",
+                POD,
+            ),
+            (
+                "kind, systemd",
+                "/system.slice/docker-OTHER.scope/kubelet.slice/kubelet-kubepods.slice/\
+                 kubelet-kubepods-podUNDER.slice/cri-containerd-ID.scope",
+                POD,
+            ),
+            (
+                "kind, cgroupfs",
+                "/docker/OTHER/kubelet/kubepods/besteffort/podPOD/ID",
+                POD,
+            ),
+            ("a pod of a file's", "/kubepods/burstable/podFILE/ID", FROM_FILE),
+            (
+                "a pod of a file's, systemd",
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podFILE.slice/crio-ID.scope",
+                FROM_FILE,
+            ),
+            ("from a sibling's namespace, cgroupfs", "/../../podPOD/ID", POD),
+            (
+                "from a sibling's namespace, systemd",
+                "/../../kubepods-burstable-podUNDER.slice/cri-containerd-ID.scope",
+                POD,
+            ),
+            (
+                "systemd in a pod",
+                "/kubepods.slice/kubepods-podUNDER.slice/crio-ID.scope/system.slice/nginx.service",
+                POD,
+            ),
+        ] {
+            let cgroup = cgroup
+                .replace("UNDER", &POD.replace('-', "_"))
+                .replace("POD", POD)
+                .replace("FILE", FROM_FILE)
+                .replace("ID", ID)
+                .replace("OTHER", OTHER);
+            assert_eq!(pod(&cgroup).as_deref(), Some(uid), "{layout}: {cgroup}");
+            assert_eq!(container(&cgroup), Some(ID), "{layout}: {cgroup}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_pod_is_none() {
+        for cgroup in [
+            "/".to_owned(),
+            "/kubepods.slice/kubepods-burstable.slice".to_owned(),
+            format!("/machine.slice/libpod-{ID}.scope"),
+            format!("/machine.slice/libpod{POD}.slice"),
+            format!("/machine.slice/machine-pod{POD}.slice"),
+            format!("/kubepods/pod{}", &POD[1..]),
+            format!("/kubepods/pod{}", POD.to_uppercase()),
+            format!("/kubepods/pod{}", POD.replace('-', "") + "0"),
+            "/kubepods/podé".to_owned(),
+            "/kubepods/pod".to_owned(),
+        ] {
+            assert_eq!(pod(&cgroup), None, "{cgroup}");
         }
     }
 

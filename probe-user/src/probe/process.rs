@@ -100,6 +100,11 @@ impl Reader {
         let ancestors = self.ancestors(proc.pid);
         let groups = cgroup::paths(&proc);
         let cgroup = cgroup::path(&groups);
+        let all = || {
+            cgroup
+                .into_iter()
+                .chain(groups.iter().map(|group| group.pathname.as_str()))
+        };
         Some(Facts {
             cmdline: command_line(process.tgid).unwrap_or_default(),
             exe: proc.exe().ok().map(without_deleted),
@@ -108,11 +113,8 @@ impl Reader {
             parent: ancestors.first().cloned(),
             ancestors,
             unit: cgroup.and_then(cgroup::unit).map(str::to_owned),
-            container: cgroup
-                .into_iter()
-                .chain(groups.iter().map(|group| group.pathname.as_str()))
-                .find_map(cgroup::container)
-                .map(str::to_owned),
+            container: all().find_map(cgroup::container).map(str::to_owned),
+            pod: all().find_map(cgroup::pod),
             cgroup: cgroup.map(str::to_owned),
             born: Some(clock::from_boottime(process.start)),
         })

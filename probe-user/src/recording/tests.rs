@@ -91,14 +91,15 @@ prop_compose! {
     fn facts()(
         cmdline in prop::collection::vec(any::<String>(), 0..3),
         exe in prop::option::of(any::<String>()),
-        texts in prop::array::uniform5(prop::option::of("[ab]")),
+        texts in prop::array::uniform6(prop::option::of("[ab]")),
         groups in prop::collection::vec((0..3_u32, prop::option::of("[ab]")), 0..3),
         ancestors in prop::collection::vec("[ab]", 0..3),
         born in prop::option::of(mono()),
     ) -> Facts {
-        let [user, parent, cgroup, unit, container] = texts;
+        let [user, parent, cgroup, unit, container, pod] = texts;
         let groups = groups.into_iter().map(|(gid, name)| Group { gid, name }).collect();
-        Facts { cmdline, exe: exe.map(PathBuf::from), user, parent, cgroup, unit, groups, ancestors, container, born }
+        let exe = exe.map(PathBuf::from);
+        Facts { cmdline, exe, user, groups, parent, ancestors, cgroup, unit, container, pod, born }
     }
 }
 

@@ -157,6 +157,7 @@ pub(super) enum Fact {
     Ancestors(Vec<String>),
     Container(Option<String>),
     Born(Option<u64>),
+    Pod(Option<String>),
 }
 
 /// Nanoseconds from `from` to `to`, which may be earlier.
@@ -287,6 +288,7 @@ pub(super) fn changed(before: &Facts, facts: &Facts) -> Vec<Fact> {
         groups,
         ancestors,
         container,
+        pod,
         born,
     } = facts;
     let mut changed = Vec::new();
@@ -326,6 +328,9 @@ pub(super) fn changed(before: &Facts, facts: &Facts) -> Vec<Fact> {
     if *born != before.born {
         changed.push(Fact::Born(born.map(Mono::as_nanos)));
     }
+    if *pod != before.pod {
+        changed.push(Fact::Pod(pod.clone()));
+    }
     changed
 }
 
@@ -346,6 +351,7 @@ pub(super) fn change(facts: &mut Facts, fact: Fact) {
         }
         Fact::Ancestors(ancestors) => facts.ancestors = ancestors,
         Fact::Container(container) => facts.container = container,
+        Fact::Pod(pod) => facts.pod = pod,
         Fact::Born(born) => facts.born = born.map(Mono::from_nanos),
     }
 }

@@ -105,9 +105,12 @@ impl<'a> Simulation<'a> {
             policy,
             ..Settings::default()
         };
+        let mut machine = Machine::new(settings, survey.header.began.mono.min(look.at));
+        // No recording has it, and what is asked is whom the rules mean.
+        machine.handle_pressure(Some(0.0));
         let mut simulation = Self {
             survey,
-            machine: Machine::new(settings, survey.header.began.mono.min(look.at)),
+            machine,
             now: look.at,
             last: by_writer(&look),
             look,

@@ -196,6 +196,7 @@ impl From<StallState> for Row {
                 cgroup: stall.cgroup,
                 unit: stall.unit,
                 container: stall.container,
+                pod: stall.pod,
                 ..Facts::default()
             }),
             id: stall.id,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
     extract::State as Stated,
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use prometheus_client::{
@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::routes::Shared;
+use super::{exposition::Format, routes::Shared};
 use crate::{
     agent::{
         counts::LOOK_BOUNDS,
@@ -27,16 +27,17 @@ use crate::{
     core::model::channel_name,
 };
 
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// Slots of the kernel side's histogram that are shown, each with what is below it since the
 /// last: from 16 µs to over an hour.
 const SLOTS: std::ops::RangeInclusive<usize> = 13..=41;
 const EVERY: usize = 2;
 
-/// Metrics of the agent, in the `OpenMetrics` text format
-#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
-pub(super) async fn serve(Stated(shared): Stated<Arc<Shared>>) -> Response {
+/// Metrics of the agent, in the text format, or as `OpenMetrics` if that is asked for
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content(
+    (String = "text/plain"), (String = "application/openmetrics-text")
+))))]
+pub(super) async fn serve(Stated(shared): Stated<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let format = Format::asked_for(&headers);
     let state = match shared.state().await {
         Ok(state) => state,
         Err(stopped) => return stopped.into_response(),
@@ -48,7 +49,11 @@ pub(super) async fn serve(Stated(shared): Stated<Arc<Shared>>) -> Response {
     }));
     let mut text = String::new();
     match encode(&mut text, &registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(()) => (
+            [(header::CONTENT_TYPE, format.content_type())],
+            format.render(text),
+        )
+            .into_response(),
         Err(error) => super::routes::problem(
             axum::http::StatusCode::INTERNAL_SERVER_ERROR,
             format!("the metrics cannot be written: {error}"),

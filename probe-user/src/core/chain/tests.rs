@@ -200,6 +200,18 @@ fn ten_thousand_in_a_row_are_followed_and_shown_in_part() {
 }
 
 /// Up to eight processes, each with up to two blocked writes, and who holds their other ends.
+#[test]
+fn a_process_with_fifty_thousand_writes_that_only_it_could_read_is_no_work_of_their_square() {
+    const COUNT: u64 = 50_000;
+    let own: &[(u32, bool)] = &[(1, false)];
+    let stalls: Vec<_> = (1..=COUNT).map(|id| stall(id, 1, id)).collect();
+    let ends: Vec<_> = (1..=COUNT).map(|inode| (inode, own)).collect();
+    // Each of them behind each other would be 2.5 thousand million.
+    let causes = causes(&stalls, &readership(&ends));
+    assert_eq!(causes.len(), stalls.len());
+    assert!(causes.iter().all(|(_, cause)| cause.deadlock == [process(1)]));
+}
+
 fn any_graph() -> impl Strategy<Value = (Vec<Stall>, Readership)> {
     let ends = prop::collection::vec((0..9_u32, prop::bool::weighted(0.2)), 0..4);
     let write = (0..8_u32, prop::bool::ANY, ends);

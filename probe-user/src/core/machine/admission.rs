@@ -152,6 +152,7 @@ impl Machine {
             (
                 Admission::Hold {
                     reason,
+                    detail,
                     until,
                     tripped,
                 },
@@ -161,7 +162,7 @@ impl Machine {
                     self.effects
                         .push_back(Effect::Report(Box::new(Report::Degraded(TRIPPED))));
                 }
-                self.hold(&stall, reference, (reason, None), until, now);
+                self.hold(&stall, reference, (reason, detail), until, now);
             }
             (Admission::Go(ticket), Mode::DryRun) => {
                 self.pacer.spend(ticket, now);

@@ -201,6 +201,40 @@ fn a_starved_host_holds_a_rule_until_it_has_recovered() {
 }
 
 #[test]
+fn where_nobody_knows_whether_the_host_is_starved_a_rule_that_asks_waits_and_says_why() {
+    let mut world = world(paced(Pace {
+        unless_cpu_pressure_over: Some(0.6),
+        ..Pace::default()
+    }));
+    world.machine.handle_pressure(None);
+    crowd(&mut world, 2);
+    world.run(seconds(30.0));
+    world.machine.handle_pressure(None);
+    world.run(seconds(30.0));
+    assert!(signalled(&world).is_empty());
+    assert_eq!(
+        (said(&world, "degraded"), said(&world, "skipped pressure")),
+        (1, 2),
+        "once, and once for each"
+    );
+    assert!(world.machine.lacks_pressure().is_some());
+    world.machine.handle_pressure(Some(0.1));
+    world.run(seconds(6.0));
+    assert_eq!(signalled(&world), [100, 101]);
+    assert_eq!(world.machine.lacks_pressure(), None);
+}
+
+#[test]
+fn a_rule_that_does_not_ask_is_not_held_by_a_kernel_that_does_not_tell() {
+    let mut world = world(rule());
+    world.machine.handle_pressure(None);
+    crowd(&mut world, 1);
+    world.run(seconds(30.0));
+    assert_eq!(signalled(&world), [100]);
+    assert_eq!(world.machine.lacks_pressure(), None);
+}
+
+#[test]
 fn dry_run_keeps_the_pace_that_enforcing_would() {
     let pace = Pace {
         pile_up: 2,

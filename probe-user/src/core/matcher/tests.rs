@@ -65,6 +65,7 @@ pub(in crate::core) fn facts() -> Facts {
         cgroup: Some("/system.slice/peertube.service".into()),
         unit: Some("peertube.service".into()),
         container: Some(ID.into()),
+        pod: None,
         born: Some(at(900)),
     }
 }

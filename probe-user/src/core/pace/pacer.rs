@@ -36,6 +36,8 @@ pub enum Admission {
     Hold {
         /// Why.
         reason: Skipped,
+        /// More than the reason says, if there is more.
+        detail: Option<&'static str>,
         /// When to ask again.
         until: Mono,
         /// Whether this very process was one program too many.
@@ -45,6 +47,11 @@ pub enum Admission {
 
 /// When to ask again about a host under pressure: its average moves this slowly.
 const PRESSURE_RETRY: Duration = Duration::from_secs(5);
+
+/// What is said where the kernel does not tell how starved the host is.
+pub const NO_PRESSURE: &str = "unless_cpu_pressure_over cannot be kept: /proc/pressure/cpu cannot be read, so nobody \
+                               knows whether the host is starved; the rule's kills wait (a kernel with \
+                               CONFIG_PSI_DEFAULT_DISABLED takes psi=1 on its command line)";
 
 /// When to ask again where a place is held that may yet be taken back.
 const TICKET_RETRY: Duration = Duration::from_secs(1);
@@ -121,7 +128,7 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// Takes in the share of time in which some task waited for a CPU.
+    /// Takes in the share of time in which some task waited for a CPU, if that is known.
     pub fn set_pressure(&mut self, share: Option<f64>) {
         self.pressure = share;
     }
@@ -139,14 +146,20 @@ impl Pacer {
     pub fn admit(&mut self, rule: &Rule, limits: &Limits, stall: &Stall, now: Mono) -> Admission {
         let hold = |reason, until| Admission::Hold {
             reason,
+            detail: None,
             until,
             tripped: false,
         };
         let pace = &rule.pace;
-        if let (Some(limit), Some(pressure)) = (pace.unless_cpu_pressure_over, self.pressure)
-            && pressure > limit
+        if let Some(limit) = pace.unless_cpu_pressure_over
+            && self.pressure.is_none_or(|pressure| pressure > limit)
         {
-            return hold(Skipped::Pressure, now.after(PRESSURE_RETRY));
+            return Admission::Hold {
+                reason: Skipped::Pressure,
+                detail: self.pressure.is_none().then_some(NO_PRESSURE),
+                until: now.after(PRESSURE_RETRY),
+                tripped: false,
+            };
         }
         let enforced = rule.mode == Mode::Enforce;
         if let Some(until) = self.off_until.filter(|_| enforced) {
@@ -194,6 +207,7 @@ impl Pacer {
                 self.off_until = Some(until);
                 return Admission::Hold {
                     reason: Skipped::BlastRadius,
+                    detail: None,
                     until,
                     tripped: true,
                 };

@@ -165,6 +165,7 @@ pub struct Stall {
     pub cgroup: Option<String>,
     pub unit: Option<String>,
     pub container: Option<String>,
+    pub pod: Option<String>,
     pub channel: String,
     pub inode: u64,
     pub fd: u32,

@@ -76,6 +76,7 @@ fn lines(row: &Row, state: &State, elapsed: Duration, width: usize) -> Vec<Line<
     page.maybe("exe", exe.as_deref());
     page.maybe("unit", facts.unit.as_deref());
     page.maybe("container", facts.container.as_deref());
+    page.maybe("pod", facts.pod.as_deref());
     page.maybe("cgroup", facts.cgroup.as_deref());
     page.lines
 }

@@ -11,9 +11,13 @@ pub(crate) struct Pinned {
 
 /// Chooses the CPU to measure on: the last one allowed, since the first ones take most interrupts.
 pub(crate) fn chosen() -> Result<usize> {
+    allowed()?.pop().context("no CPU is allowed")
+}
+
+/// Lists the CPUs that the calling thread may run on.
+pub(crate) fn allowed() -> Result<Vec<usize>> {
     let allowed = sched_getaffinity(None)?;
-    let last = (0..CpuSet::MAX_CPU).rev().find(|&cpu| allowed.is_set(cpu));
-    last.context("no CPU is allowed")
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect())
 }
 
 impl Pinned {

@@ -12,6 +12,7 @@ mod alerts;
 mod bpf;
 mod cpu;
 mod dashboard;
+mod helper;
 mod idle;
 mod incident;
 mod limits;

@@ -26,7 +26,7 @@ pub(crate) struct Row {
     /// The median of the ratios of neighbouring repeats, or of the repeats where there is no baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) median: Option<f64>,
-    /// What the ratio, or the figure where there is none, may be at most.
+    /// What the ratio, or the figure where there is none, is held to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<f64>,
     /// Whether it is.
@@ -72,9 +72,20 @@ impl Row {
     #[must_use]
     pub(crate) fn at_most(self, limit: f64) -> Self {
         let judged = self.ratio.unwrap_or(self.value);
+        self.held_to(limit, judged <= limit)
+    }
+
+    /// Sets what it must be at least.
+    #[must_use]
+    pub(crate) fn at_least(self, limit: f64) -> Self {
+        let judged = self.ratio.unwrap_or(self.value);
+        self.held_to(limit, judged >= limit)
+    }
+
+    fn held_to(self, limit: f64, kept: bool) -> Self {
         Self {
             limit: Some(limit),
-            kept: Some(judged <= limit),
+            kept: Some(kept),
             ..self
         }
     }

@@ -1,25 +1,32 @@
-//! A storm: one thread that blocks in a write as often as it is told to, and one that drains it.
+//! A storm: on each CPU a thread that blocks in a write as often as it is told to, and one that
+//! drains it.
+//!
+//! Two threads on one CPU hand a page over for two switches. On two CPUs each would take an
+//! interrupt of the other, which is slow in a virtual machine. They run before whatever else the
+//! machine does, so that the storm is as strong on a busy one.
 
-use std::io::{self, Write};
+use std::io;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use tests::clock;
+use tests::{clock, proc};
+
+use crate::cpu::{self, Pinned};
+use crate::helper;
 
 const PAGE: usize = 4096;
-/// Within each it blocks its share, and then waits for the next.
+/// Within each a writer blocks its share, and then waits for the next.
 const BEAT: Duration = Duration::from_millis(5);
 const BEATS_A_SECOND: u32 = 200;
-/// Ends a process whose benchmark has forgotten it.
-const LIFETIME: Duration = Duration::from_mins(15);
+/// What the threads that write are called.
+const WRITER: &str = "storm-writer";
 
 /// How often, under which name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Blocks a second.
+    /// Blocks a second, of all CPUs together.
     rate: u32,
     /// The comm to take.
     name: String,
@@ -27,31 +34,71 @@ pub(crate) struct Options {
 
 /// Prints `ready` and storms.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let parent = getppid();
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    anyhow::ensure!(getppid() == parent, "the parent is gone already");
-    let name = std::ffi::CString::new(options.name.as_str())?;
-    rustix::thread::set_name(&name)?;
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    fcntl_setpipe_size(&write, PAGE)?;
-    thread::spawn(move || {
-        let mut page = [0; PAGE];
-        while rustix::io::read(&read, &mut page).is_ok_and(|len| len > 0) {}
-    });
-    println!("ready");
-    io::stdout().flush()?;
-    let page = [0; PAGE];
-    let (begun, share) = (clock::mono(), options.rate / BEATS_A_SECOND);
-    let mut next = begun;
-    while clock::lapse(begun, next) < LIFETIME {
-        // With the pipe full, each write waits for the reader.
-        for _ in 0..share {
-            rustix::io::write(&write, &page)?;
-        }
-        next += BEAT;
-        if let Some(left) = next.checked_sub(clock::mono()) {
-            thread::sleep(left);
-        }
+    helper::begin(&options.name)?;
+    let cpus = cpu::allowed()?;
+    let share = options.rate.div_ceil(BEATS_A_SECOND * u32::try_from(cpus.len())?);
+    for cpu in cpus {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setpipe_size(&write, PAGE)?;
+        on(cpu, "storm-reader", move || {
+            let mut page = [0; PAGE];
+            while rustix::io::read(&read, &mut page)? > 0 {}
+            Ok(())
+        })?;
+        on(cpu, WRITER, move || {
+            let (page, mut next) = ([0; PAGE], clock::mono());
+            loop {
+                // With the pipe full, each write waits for the reader.
+                for _ in 0..share {
+                    rustix::io::write(&write, &page)?;
+                }
+                next += BEAT;
+                // One that cannot keep up does not try to make up for it.
+                let now = clock::mono();
+                next = next.max(now);
+                thread::sleep(clock::lapse(now, next));
+            }
+        })?;
     }
+    helper::stay()
+}
+
+/// How often the writers of a storm have blocked; they sleep for each beat as well.
+pub(crate) fn blocks(pid: u32) -> u64 {
+    let writers = proc::tids(pid)
+        .into_iter()
+        .filter(|tid| proc::comm(*tid).as_deref() == Some(WRITER));
+    writers
+        .filter_map(|tid| proc::switches(pid, tid))
+        .map(|(voluntary, _)| voluntary)
+        .sum()
+}
+
+/// Starts a thread on a CPU that runs before all that is not of its kind.
+fn on(cpu: usize, name: &str, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let done = Pinned::to(cpu).and_then(|_pinned| {
+                take_precedence()?;
+                work()
+            });
+            if let Err(error) = done {
+                eprintln!("storm: {error:#}");
+            }
+        })
+        .context("no thread")?;
     Ok(())
+}
+
+/// Lets the calling thread run in real time, at the lowest of its priorities (sched(7)).
+fn take_precedence() -> Result<()> {
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the pointer is to a value that outlives the call, which does not keep it.
+    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error()).context("cannot run in real time")
+    }
 }
