@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Fate, Machine, Settings};
 use crate::core::{
     kill::{Kill, Step},
-    model::{Mono, StallId},
+    model::{Mono, StallId, human},
     policy::{MANUAL, Trigger, WATCH_BEFORE_KILL},
     report::{RuleRef, Signal},
     rule::{Action, Mode, Policy, Rule},
@@ -38,7 +38,7 @@ pub enum Refusal {
     #[error("it is protected: {0}")]
     Protected(String),
     /// The observer itself has not watched it for long enough to know that nobody reads.
-    #[error("it has been watched for {watched:?} only; a kill takes {needed:?}")]
+    #[error("it has been watched for {} only; a kill takes {}", tenths(*watched), human(*needed))]
     TooYoung {
         /// How long it has been watched.
         watched: Duration,
@@ -51,6 +51,14 @@ pub enum Refusal {
     /// Nothing is ended for now.
     #[error("nothing is ended while the journal cannot be written")]
     Unrecorded,
+}
+
+/// Rounded down: to more digits nobody reads a wait.
+fn tenths(duration: Duration) -> String {
+    let tenths = duration.as_millis() / 100;
+    human(Duration::from_millis(
+        u64::try_from(tenths * 100).unwrap_or(u64::MAX),
+    ))
 }
 
 impl Machine {
