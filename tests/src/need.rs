@@ -234,16 +234,40 @@ pub fn alertmanager() -> Result<PathBuf, String> {
 /// # Errors
 /// Why not.
 pub fn standardwebhooks() -> Result<(PathBuf, PathBuf), String> {
+    python_package("standardwebhooks", "standardwebhooks")
+}
+
+/// cargo-deb, on PATH or in the cache.
+///
+/// # Errors
+/// It is in neither.
+pub fn cargo_deb() -> Result<PathBuf, String> {
+    let installed = cached("bin")?.join("cargo-deb");
+    on_path("cargo-deb").or_else(|why| installed.is_file().then_some(installed).ok_or(why))
+}
+
+/// Python, and the directory in the cache that has its package kubernetes-validate.
+///
+/// # Errors
+/// Why not.
+pub fn kubernetes_validate() -> Result<(PathBuf, PathBuf), String> {
+    python_package("kubernetes-validate", "kubernetes_validate")
+}
+
+fn python_package(package: &str, module: &str) -> Result<(PathBuf, PathBuf), String> {
     let python = on_path("python3")?;
-    let dir = cached("standardwebhooks")?;
+    let dir = cached(package)?;
     let mut trial = Command::new(&python);
     trial
         .env("PYTHONPATH", &dir)
-        .args(["-c", "import standardwebhooks"]);
+        .args(["-c", &format!("import {module}")]);
     if command::run(&mut trial, Duration::from_secs(30)).status.success() {
         Ok((python, dir))
     } else {
-        Err(format!("standardwebhooks is not in {}", dir.display()))
+        Err(format!(
+            "the Python package {package} is not in {}",
+            dir.display()
+        ))
     }
 }
 

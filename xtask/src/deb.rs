@@ -7,14 +7,12 @@ use anyhow::Result;
 use crate::build::{self, Profile};
 use crate::{setup, shell};
 
-const CARGO_DEB_VERSION: &str = "3.8.0";
-
 /// Builds everything and packs it; cargo-deb prints where.
 pub(crate) fn run() -> Result<()> {
     let pipestall = build::pipestall(Profile::Release)?;
-    let manual = shell::root().join("target/manual");
+    let manual = shell::target_dir()?.join("release/manual");
     shell::run(Command::new(pipestall).arg("manual").arg(manual))?;
-    let tool = setup::cargo_tool("cargo-deb", CARGO_DEB_VERSION)?;
+    let tool = setup::cargo_tool(setup::CARGO_DEB, setup::CARGO_DEB_VERSION)?;
     shell::run(
         Command::new(tool)
             .current_dir(shell::root())

@@ -29,7 +29,7 @@ enum Task {
     /// Finds or installs what the kernel programs are built with
     #[command(after_help = ABOUT_SETUP)]
     Setup {
-        /// Also what only the tests use: ffmpeg, node, strace, python3, prometheus, imageio-ffmpeg
+        /// Also what only the tests use: ffmpeg, node, strace, prometheus, Python packages
         #[arg(long)]
         tests: bool,
     },

@@ -22,8 +22,16 @@ const TEST_PROGRAMS: [(&str, &str); 6] = [
 /// A wheel with a static ffmpeg of the newest kind, which names its threads.
 const MODERN_FFMPEG: &str = "imageio-ffmpeg";
 
-/// Another implementation of what signs webhooks.
-const VERIFIER: &str = "standardwebhooks";
+/// Python packages that tests use, and the module of each: another implementation of what signs
+/// webhooks, and the schemas of the Kubernetes API.
+const PYTHON_PACKAGES: [(&str, &str); 2] = [
+    ("standardwebhooks", "standardwebhooks"),
+    ("kubernetes-validate", "kubernetes_validate"),
+];
+
+/// What packs the Debian package.
+pub(crate) const CARGO_DEB: &str = "cargo-deb";
+pub(crate) const CARGO_DEB_VERSION: &str = "3.8.0";
 
 /// Makes sure that the kernel programs can be built here, and says with what.
 pub(crate) fn toolchain() -> Result<()> {
@@ -64,9 +72,15 @@ pub(crate) fn test_tools() {
         eprintln!("setup: {error:#}");
         missing.push(MODERN_FFMPEG);
     }
-    if let Err(error) = verifier() {
+    if let Err(error) = cargo_tool(CARGO_DEB, CARGO_DEB_VERSION) {
         eprintln!("setup: {error:#}");
-        missing.push(VERIFIER);
+        missing.push(CARGO_DEB);
+    }
+    for (package, module) in PYTHON_PACKAGES {
+        if let Err(error) = python_package(package, module) {
+            eprintln!("setup: {error:#}");
+            missing.push(package);
+        }
     }
     if missing.is_empty() {
         eprintln!("setup: the tests have all they use");
@@ -165,12 +179,12 @@ fn modern_ffmpeg() -> Result<()> {
 }
 
 /// Installs the Python package into the cache directory, unless that has been done.
-fn verifier() -> Result<()> {
-    let home = cache_dir()?.join(VERIFIER);
-    if home.join(VERIFIER).is_dir() {
+fn python_package(package: &str, module: &str) -> Result<()> {
+    let home = cache_dir()?.join(package);
+    if home.join(module).is_dir() {
         return Ok(());
     }
-    eprintln!("setup: installing {VERIFIER} into {}", home.display());
+    eprintln!("setup: installing {package} into {}", home.display());
     pip();
     let install = [
         "-m",
@@ -180,7 +194,7 @@ fn verifier() -> Result<()> {
         "--root-user-action=ignore",
         "--target",
     ];
-    shell::run(Command::new("python3").args(install).arg(home).arg(VERIFIER))
+    shell::run(Command::new("python3").args(install).arg(home).arg(package))
 }
 
 /// Gets pip, where it is missing and can be had.
