@@ -82,7 +82,7 @@ fn a_stall_ends_at_once_when_its_writer_leaves_or_exits() {
 
 #[test]
 fn the_kernel_side_tells_what_it_sees_where_it_is_asked_to() {
-    need!(need::bpf());
+    need!(need::tracer());
     for (asked, option) in [(true, &["--kernel-log"][..]), (false, &[])] {
         let plan = Plan::stuck(1);
         let arguments = [&["--min", "1s", "--comm", plan.writer_name()], option].concat();
@@ -243,14 +243,15 @@ fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
 
 #[test]
 fn an_agent_that_counts_writes_has_them_in_its_metrics() {
-    const BYTES: u64 = 50_000;
+    const BYTES: u64 = 200_000;
     need!(need::functions());
     let scratch = Scratch::new();
     let plan = Plan::stuck(1).writing(&["--bytes", &BYTES.to_string(), "--chunk", "1000"]);
     let config = Config::of_plan(&plan, &scratch).served(&scratch, "");
     let agent = Agent::run_with(&["--trace-writes"], &config, &scratch);
-    let crowd = plan.start();
-    // It fits, so nobody has to read: each call returns at once, and then the writer stays.
+    let mut crowd = plan.start();
+    let writer = crowd.writer();
+    crowd.order(Order::Drain { pid: writer });
     wait::until("all is written", wait::PATIENCE, || {
         let metrics = Api::at(&Config::socket(&scratch)).get("/metrics").body;
         [
@@ -265,6 +266,5 @@ fn an_agent_that_counts_writes_has_them_in_its_metrics() {
         .all(|line| metrics.lines().any(|found| found == line))
         .then_some(())
     });
-    drop(crowd);
     agent.stop();
 }
