@@ -115,6 +115,14 @@ impl Hit {
     }
 }
 
+/// Enforcement is stopped: too many different programs were about to be hit.
+#[derive(Clone, Copy, Debug)]
+struct Off {
+    until: Mono,
+    /// For how long a hit counts.
+    per: Duration,
+}
+
 /// What is being ended, and what has been ended lately.
 #[derive(Debug, Default)]
 pub struct Pacer {
@@ -123,7 +131,7 @@ pub struct Pacer {
     groups: BTreeMap<(String, Group), Window>,
     stopped: BTreeMap<(String, Group), Mono>,
     programs: BTreeMap<String, Hit>,
-    off_until: Option<Mono>,
+    off: Option<Off>,
     pressure: Option<f64>,
 }
 
@@ -135,7 +143,7 @@ impl Pacer {
 
     /// Forgets why enforcement was stopped, as a reload does.
     pub fn rearm(&mut self) {
-        self.off_until = None;
+        self.off = None;
         self.programs.retain(|_, hit| {
             hit.last = None;
             hit.held > 0
@@ -162,7 +170,7 @@ impl Pacer {
             };
         }
         let enforced = rule.mode == Mode::Enforce;
-        if let Some(until) = self.off_until.filter(|_| enforced) {
+        if let Some(Off { until, .. }) = self.off.filter(|_| enforced) {
             if now < until {
                 return hold(Skipped::BlastRadius, until);
             }
@@ -204,7 +212,7 @@ impl Pacer {
             let others = self.other_programs(&program, most.per, now);
             if others.hit >= most.count {
                 let until = now.after(most.per);
-                self.off_until = Some(until);
+                self.off = Some(Off { until, per: most.per });
                 return Admission::Hold {
                     reason: Skipped::BlastRadius,
                     detail: None,
@@ -249,6 +257,10 @@ impl Pacer {
             let hit = self.programs.entry(program).or_default();
             hit.held = hit.held.saturating_sub(1);
             hit.last = hit.last.max(Some(now));
+            // It had its place before the stop, and counts for as long as any other hit.
+            if let Some(off) = &mut self.off {
+                off.until = off.until.max(now.after(off.per));
+            }
         }
     }
 
