@@ -14,7 +14,7 @@ use tests::tmux::Terminal;
 use tests::{binary, need};
 
 /// Columns and lines.
-const SIZE: (u16, u16) = (100, 24);
+const SIZE: (u16, u16) = (100, 28);
 
 /// Takes a picture of `pipestall top` as it runs.
 #[derive(Debug, Parser)]
