@@ -31,6 +31,7 @@ pub mod prometheus;
 pub mod ps;
 pub mod receiver;
 pub mod scratch;
+pub mod served;
 pub mod strace;
 pub mod tmux;
 pub mod wait;
