@@ -39,6 +39,7 @@ pub mod proxy;
 pub mod ps;
 pub mod receiver;
 pub mod scratch;
+pub mod served;
 pub mod strace;
 pub mod tmux;
 pub mod wait;

@@ -14,6 +14,7 @@ use tests::api::{self, Api};
 use tests::config::Config;
 use tests::crowd::Plan;
 use tests::scratch::Scratch;
+use tests::served::Served;
 use tests::{clock, need, wait};
 
 const NOBODY: u32 = 65534;
@@ -115,10 +116,8 @@ fn clients_that_speak_a_byte_at_a_time_are_cut_off() {
 #[test]
 fn bodies_that_are_too_large_or_never_come_are_refused() {
     need!(need::bpf());
-    let scratch = Scratch::new();
-    let config = Config::new("no-such-comm", "no-such-parent", &scratch.path("state")).served(&scratch, "");
-    let agent = Agent::run(&config, &scratch);
-    let socket = Config::socket(&scratch);
+    let served = Served::idle("");
+    let socket = served.socket();
     let answer = |request: &[u8]| {
         let mut client = UnixStream::connect(&socket).expect("a connection");
         client.set_read_timeout(Some(wait::PATIENCE)).expect("a time-out");
@@ -139,8 +138,8 @@ fn bodies_that_are_too_large_or_never_come_are_refused() {
     .concat();
     let many = answer(&headers);
     assert!(many.is_empty() || many.starts_with("HTTP/1.1 431 "), "{many}");
-    assert_eq!(Api::at(&socket).get("/healthz").status, 200);
-    agent.stop();
+    assert_eq!(served.api.get("/healthz").status, 200);
+    served.agent.stop();
 }
 
 #[test]
@@ -212,12 +211,9 @@ fn only_root_and_the_group_may_look_and_only_operators_may_act() {
     const READERS: u32 = 61_234;
     const OPERATORS: u32 = 61_235;
     need!(need::bpf());
-    let scratch = Scratch::new();
     let groups = format!("group = \"{READERS}\"\noperators = \"{OPERATORS}\"");
-    let config =
-        Config::new("no-such-comm", "no-such-parent", &scratch.path("state")).served(&scratch, &groups);
-    let agent = Agent::run(&config, &scratch);
-    let socket = Config::socket(&scratch);
+    let served = Served::idle(&groups);
+    let socket = served.socket();
     let (get, post) = (hyper::Method::GET, hyper::Method::POST);
     let ask = |gid, method: &hyper::Method, path| {
         ask_as(NOBODY, gid, &socket, method.clone(), path).map(|answer| answer.status)
@@ -239,17 +235,14 @@ fn only_root_and_the_group_may_look_and_only_operators_may_act() {
     assert_eq!(ask(OPERATORS, &get, "/v1/status"), Some(200));
     assert_eq!(ask(OPERATORS, &post, "/v1/stalls/x/kill"), Some(404));
     assert_eq!(ask(OPERATORS, &post, "/v1/reload"), Some(200));
-    agent.stop();
+    served.agent.stop();
 }
 
 #[test]
 fn others_than_this_machines_users_see_metrics_and_health_and_nothing_else() {
     need!(need::bpf());
-    let scratch = Scratch::new();
     let address = api::free_address();
-    let config = Config::new("no-such-comm", "no-such-parent", &scratch.path("state"))
-        .served(&scratch, &format!("[metrics]\nlisten = {address:?}"));
-    let agent = Agent::run(&config, &scratch);
+    let served = Served::idle(&format!("[metrics]\nlisten = {address:?}"));
     for path in ["/healthz", "/readyz"] {
         assert_eq!(api::get_tcp(&address, path).status, 200, "{path}");
     }
@@ -263,7 +256,7 @@ fn others_than_this_machines_users_see_metrics_and_health_and_nothing_else() {
     for path in ["/v1/status", "/v1/stalls", "/v1/events", "/v1/rules"] {
         assert_eq!(api::get_tcp(&address, path).status, 404, "{path}");
     }
-    agent.stop();
+    served.agent.stop();
 }
 
 #[test]

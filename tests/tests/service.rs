@@ -13,6 +13,7 @@ use tests::config::Config;
 use tests::crowd::Plan;
 use tests::order::Exit;
 use tests::scratch::Scratch;
+use tests::served::Served;
 use tests::{binary, clock, need, wait};
 
 const SIGTERM: i32 = 15;
@@ -102,28 +103,26 @@ fn the_service_manager_is_told_how_it_goes_and_fed_by_the_loop_that_decides() {
 #[test]
 fn a_reload_keeps_ages_and_brings_new_rules_into_force() {
     need!(need::bpf());
-    let scratch = Scratch::new();
     let mut crowd = Plan::stuck(2).start();
-    let config = Config::of(&crowd, &scratch)
-        .served(&scratch, "")
-        .enforcing()
-        .stalled_for("1h");
-    let mut agent = Agent::run(&config, &scratch);
-    let api = Api::at(&Config::socket(&scratch));
+    let mut served = Served::over(&crowd, |config| config.enforcing().stalled_for("1h"));
     for pid in crowd.stuck() {
-        agent.await_event("stall.detected", |event| event.is_of(pid));
+        served
+            .agent
+            .await_event("stall.detected", |event| event.is_of(pid));
     }
     // Until the stalls are older than the new rule wants, as the agent itself has seen.
     wait::till(crowd.ready() + Duration::from_secs(7));
 
-    config.clone().stalled_for("6s").file(&scratch);
-    let reloaded = api.post("/v1/reload", "").json(200);
+    served.config.clone().stalled_for("6s").file(&served.scratch);
+    let reloaded = served.api.post("/v1/reload", "").json(200);
     assert_eq!(reloaded["rules"], 1);
     let at = clock::mono();
     for pid in crowd.stuck() {
-        let planned = agent.await_event("kill.planned", |event| event.is_of(pid));
+        let planned = served.agent.await_event("kill.planned", |event| event.is_of(pid));
         assert!(planned.age() >= 7.0, "the age goes on: {}", planned.age());
-        agent.await_event("kill.confirmed", |event| event.is_of(pid));
+        served
+            .agent
+            .await_event("kill.confirmed", |event| event.is_of(pid));
         assert_eq!(crowd.await_exit(pid), Exit::Signal(SIGTERM));
     }
     let took = clock::lapse(at, clock::mono());
@@ -131,42 +130,41 @@ fn a_reload_keeps_ages_and_brings_new_rules_into_force() {
         took < Duration::from_secs(4),
         "nothing is waited for twice: {took:?}"
     );
-    agent.stop();
+    served.agent.stop();
 }
 
 #[test]
 fn a_bad_file_changes_nothing_and_the_event_says_why() {
     need!(need::bpf());
-    let scratch = Scratch::new();
     let mut crowd = Plan::stuck(1).start();
     let writer = crowd.writer();
-    let config = Config::of(&crowd, &scratch)
-        .served(&scratch, "")
-        .enforcing()
-        .stalled_for("6s");
-    let mut agent = Agent::run(&config, &scratch);
-    let api = Api::at(&Config::socket(&scratch));
+    let mut served = Served::over(&crowd, |config| config.enforcing().stalled_for("6s"));
 
-    scratch.write(
+    served.scratch.write(
         "pipestall.toml",
-        &config.toml().replace("stalled_for", "stalled_fr"),
+        &served.config.toml().replace("stalled_for", "stalled_fr"),
     );
-    let refused = api.post("/v1/reload", "").json(422);
+    let refused = served.api.post("/v1/reload", "").json(422);
     let error = refused["error"].as_str().expect("an error");
     assert!(error.contains("did you mean `stalled_for`?"), "{error}");
-    agent.signal(Signal::HUP);
-    let event = agent.await_event("agent.reloaded", |event| {
+    served.agent.signal(Signal::HUP);
+    let event = served.agent.await_event("agent.reloaded", |event| {
         event
             .detail
             .as_deref()
             .is_some_and(|detail| detail.starts_with("SIGHUP"))
     });
     assert_eq!(event.reason.as_deref(), Some("refused"));
-    assert_eq!(api.json("/v1/rules")["rules"][0]["stalled_for_seconds"], 6.0);
+    assert_eq!(
+        served.api.json("/v1/rules")["rules"][0]["stalled_for_seconds"],
+        6.0
+    );
 
-    agent.await_event("kill.confirmed", |event| event.is_of(writer));
+    served
+        .agent
+        .await_event("kill.confirmed", |event| event.is_of(writer));
     assert_eq!(crowd.await_exit(writer), Exit::Signal(SIGTERM));
-    agent.stop();
+    served.agent.stop();
 }
 
 #[test]
@@ -238,12 +236,10 @@ fn a_rule_that_is_put_into_dry_run_while_it_ends_a_process_lets_go_of_it() {
 #[test]
 fn what_is_not_needed_is_given_up_after_the_start() {
     need!(need::bpf());
-    let scratch = Scratch::new();
-    let config = Config::new("no-such-comm", "no-such-parent", &scratch.path("state")).served(&scratch, "");
-    let agent = Agent::run(&config, &scratch);
+    let served = Served::idle("");
     let sets = |tid: &str| {
-        let text =
-            fs::read_to_string(format!("/proc/{}/task/{tid}/status", agent.pid())).expect("its status");
+        let text = fs::read_to_string(format!("/proc/{}/task/{tid}/status", served.agent.pid()))
+            .expect("its status");
         let set = |key: &str| {
             let line = text
                 .lines()
@@ -256,7 +252,7 @@ fn what_is_not_needed_is_given_up_after_the_start() {
     // Bits of linux/capability.h.
     let [kill, sys_ptrace, perfmon, bpf] = [5, 19, 38, 39].map(|bit| 1_u64 << bit);
     let running = kill | sys_ptrace;
-    let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("its threads");
+    let tasks = fs::read_dir(format!("/proc/{}/task", served.agent.pid())).expect("its threads");
     for task in tasks {
         let tid = task
             .expect("a thread")
@@ -267,5 +263,5 @@ fn what_is_not_needed_is_given_up_after_the_start() {
         assert_eq!(permitted & !(running | perfmon | bpf), 0, "{permitted:x}");
         assert_eq!(effective & !(running | bpf), 0, "{effective:x}");
     }
-    agent.stop();
+    served.agent.stop();
 }

@@ -10,7 +10,7 @@ use crate::{setup, shell};
 /// Builds everything and packs it; cargo-deb prints where.
 pub(crate) fn run() -> Result<()> {
     let pipestall = build::pipestall(Profile::Release)?;
-    let manual = shell::target_dir()?.join("release/manual");
+    let manual = shell::root().join("target/manual");
     shell::run(Command::new(pipestall).arg("manual").arg(manual))?;
     let tool = setup::cargo_tool(setup::CARGO_DEB, setup::CARGO_DEB_VERSION)?;
     shell::run(
