@@ -55,7 +55,7 @@ fn the_api_tells_what_is_stalled_and_what_becomes_of_it() {
         first["stall"]["pid"]
     );
 
-    let why = api.json(&format!("/v1/stalls/{id}/explain"));
+    let why = served.api.json(&format!("/v1/stalls/{id}/explain"));
     assert_eq!(why["stall"]["id"], id);
     assert_eq!(why["rules"][0]["matches"], true);
     let conditions = why["rules"][0]["conditions"].as_array().expect("a list");
@@ -70,7 +70,7 @@ fn the_api_tells_what_is_stalled_and_what_becomes_of_it() {
     assert_eq!(why["decision"]["reason"], "dry-run");
     let explained = why["decision"]["due_in_seconds"].as_f64().expect("a time");
     assert!((due - 60.0..=due).contains(&explained), "{explained}, {due}");
-    api.get("/v1/stalls/1-2-s3/explain").json(404);
+    served.api.get("/v1/stalls/1-2-s3/explain").json(404);
 
     let status = wait::until("the status", wait::PATIENCE, || {
         let status = served.api.json("/v1/status");
