@@ -40,8 +40,10 @@ use crate::{
 
 /// The state is asked for so often…
 const EVERY: Duration = Duration::from_secs(1);
-/// …unless that would take more than one part in so many of the time.
+/// …unless that would take more than one part in so many of the time…
 const SHARE: u32 = 10;
+/// …but no rarer than this: what is older than five seconds is not shown as live.
+const RARELY: Duration = Duration::from_millis(3500);
 /// Events of before the dashboard was started that are shown.
 const PAST_EVENTS: u64 = 200;
 /// Waits between attempts.
@@ -146,7 +148,7 @@ impl Session<'_> {
                     let begun = Instant::now();
                     let snapshot = self.snapshot(&mut connection).await?;
                     self.say(Message::Snapshot(Box::new(snapshot))).await;
-                    next = begun + EVERY.max(begun.elapsed() * SHARE);
+                    next = begun + (begun.elapsed() * SHARE).clamp(EVERY, RARELY);
                 }
                 ask = asked.recv() => match ask {
                     None => return Ok(()),
