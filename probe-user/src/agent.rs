@@ -46,7 +46,7 @@ use crate::{
     core::{
         kill::KillId,
         machine::{Effect, Machine, Opened, Sent, Settings},
-        model::{ChannelKind, Mono, Process},
+        model::{ChannelKind, Facts, Mono, Process},
         report::{Report, Signal, Snapshot},
         rule::Hook,
     },
@@ -71,6 +71,8 @@ pub struct Agent {
     blocked_before: Vec<u64>,
     lost_before: Losses,
     channels: Vec<ChannelKind>,
+    /// Whether this process is in a pid namespace of its own.
+    foreign_pids: bool,
     reader: Reader,
     handles: BTreeMap<KillId, Watched>,
     /// How many handles there may be.
@@ -140,6 +142,7 @@ impl Agent {
             blocked_before: Vec::new(),
             lost_before: Losses::default(),
             channels,
+            foreign_pids: false,
             reader: Reader::default(),
             handles: BTreeMap::new(),
             room: make_room_for_handles(),
@@ -304,7 +307,12 @@ impl Agent {
         match effect {
             Effect::Look => self.look()?,
             Effect::Identify(process) => {
-                let facts = self.reader.facts(process);
+                let facts = if self.foreign_pids {
+                    // By the kernel's number `/proc` would tell of another process, or of none.
+                    Some(Facts::default())
+                } else {
+                    self.reader.facts(process)
+                };
                 self.machine.handle_facts(process, facts, clock::now());
             }
             Effect::FindReaders(channels) => {
@@ -371,12 +379,20 @@ impl Agent {
             return Ok(());
         }
         let begun = clock::now();
-        let (mut look, _) = match self.kernel.look() {
+        let (mut look, observer) = match self.kernel.look() {
             Ok(look) => look,
             Err(error) if error.is_shortage() => return self.look_again(error),
             Err(error) => return Err(error.into()),
         };
         self.counts.look(clock::now().since(begun));
+        let foreign = observer.tgid != std::process::id();
+        if foreign && !self.foreign_pids {
+            log::warn!(
+                "this process is in a pid namespace of its own: only what runs inside is seen, by name, and nothing \
+                 is ended; run it with the host's pids (hostPID)"
+            );
+        }
+        self.foreign_pids = foreign;
         self.shortage = None;
         if self.machine.asks_for_pressure() {
             self.machine.handle_pressure(pressure::cpu());

@@ -268,3 +268,40 @@ fn an_agent_that_counts_writes_has_them_in_its_metrics() {
     });
     agent.stop();
 }
+
+/// The kernel shows an iterator's opener the tasks of its own pid namespace (`init_seq_pidns`,
+/// kernel/bpf/task_iter.c), by pids that `/proc` does not know there.
+#[test]
+fn a_watch_in_a_pid_namespace_of_its_own_reports_by_name_what_runs_in_it() {
+    const SCRIPT: &str = "\"$1\" write | sleep 600 & exec \"$2\" watch --json --min 1s --comm \"$3\"";
+    need!(need::tracer());
+    let unshare = need!(need::on_path("unshare"));
+    let scratch = Scratch::new();
+    let name = names::unique("inside");
+    let mut command = Command::new(unshare);
+    command
+        .args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "sh",
+            "-c",
+            SCRIPT,
+            "sh",
+        ])
+        .arg(scratch.named(&binary::stuck(), &name))
+        .arg(binary::pipestall())
+        .arg(&name);
+    let mut watch = Agent::start(&mut command);
+
+    let detected = watch.await_event("stall.detected", |_| true);
+
+    let stall = detected.event.stall.expect("a stall");
+    assert_eq!((stall.channel.as_str(), stall.comm.as_str()), ("pipe", &*name));
+    assert!(
+        stall.cmdline.is_empty(),
+        "it is not to be had there: {:?}",
+        stall.cmdline
+    );
+}
