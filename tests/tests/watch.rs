@@ -269,8 +269,8 @@ fn an_agent_that_counts_writes_has_them_in_its_metrics() {
     agent.stop();
 }
 
-/// The kernel shows an iterator's opener the tasks of its own pid namespace (`init_seq_pidns`,
-/// kernel/bpf/task_iter.c), by pids that `/proc` does not know there.
+// The kernel shows an iterator's opener the tasks of its own pid namespace (init_seq_pidns,
+// kernel/bpf/task_iter.c), by pids that /proc does not know there.
 #[test]
 fn a_watch_in_a_pid_namespace_of_its_own_reports_by_name_what_runs_in_it() {
     const SCRIPT: &str = "\"$1\" write | sleep 600 & exec \"$2\" watch --json --min 1s --comm \"$3\"";

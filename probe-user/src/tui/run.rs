@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    model::Row,
     source::{Ask, Source, Started},
     state::{Command, Message, State},
     terminal::Screen,
@@ -114,6 +115,7 @@ impl Top {
     fn update(&mut self, message: Message, screen: &mut Screen) -> Result<Then> {
         let now = clock::now();
         let mut commands = VecDeque::from(self.state.update(message, now));
+        discard(self.state.take_spent());
         while let Some(command) = commands.pop_front() {
             match command {
                 Command::Quit => return Ok(Then::Leave),
@@ -136,6 +138,13 @@ impl Top {
             }
         }
         Ok(Then::Wait)
+    }
+}
+
+/// Frees rows on another thread.
+pub fn discard(rows: Vec<Row>) {
+    if !rows.is_empty() {
+        drop(tokio::task::spawn_blocking(move || drop(rows)));
     }
 }
 

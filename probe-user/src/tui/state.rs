@@ -72,6 +72,8 @@ pub struct State {
     data: Option<Snapshot>,
     /// Those of the snapshot, and of kills that are over.
     rows: Vec<Row>,
+    /// Those of the snapshot before.
+    spent: Vec<Row>,
     paused: Option<Mono>,
     waiting: Option<Box<Snapshot>>,
     order: Order,
@@ -173,9 +175,16 @@ impl State {
     }
 
     fn adopt(&mut self, mut snapshot: Snapshot, now: Mono) {
-        self.rows = std::mem::take(&mut snapshot.rows);
+        self.spent = std::mem::replace(&mut self.rows, std::mem::take(&mut snapshot.rows));
         self.data = Some(snapshot);
         self.rearrange(now);
+    }
+
+    /// Rows that are not shown any more. Of very many, freeing takes longer than a frame may: who
+    /// draws has somebody else do it.
+    #[must_use]
+    pub fn take_spent(&mut self) -> Vec<Row> {
+        std::mem::take(&mut self.spent)
     }
 
     fn record(&mut self, event: Event, now: Mono) {

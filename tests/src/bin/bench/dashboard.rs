@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use probe_user::core::model::{Facts, Mono};
 use probe_user::tui::model::{Fate, Row as Stalled, Snapshot};
+use probe_user::tui::run::discard;
 use probe_user::tui::source::Source;
 use probe_user::tui::source::api::Api;
 use probe_user::tui::state::{Message, State};
@@ -137,6 +138,7 @@ impl Seen {
                     }
                     let begin = clock::mono();
                     drop(state.update(message, probe_user::clock::now()));
+                    discard(state.take_spent());
                     taking += clock::lapse(begin, clock::mono());
                 }
                 _ = ticks.tick() => {
