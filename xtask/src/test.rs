@@ -85,6 +85,11 @@ impl Totals {
         self.skipped += 1;
     }
 
+    /// So many failures do not count, as the tests are run again.
+    pub(crate) fn run_again(&mut self, count: i32) {
+        self.failed -= count;
+    }
+
     /// A run ended badly.
     pub(crate) fn breaks(&mut self) {
         self.broken = true;

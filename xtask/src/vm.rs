@@ -238,7 +238,7 @@ pub(crate) fn demo() -> Result<()> {
                 ensure!(outcome == "ok", "the demo in the guest {outcome}");
                 return Ok(());
             }
-            Line::Step(..) => {}
+            Line::Step(..) | Line::Again(..) => {}
             Line::End => bail!("the guest has shown nothing"),
         }
     }
@@ -468,6 +468,12 @@ fn follow(mut guest: Guest, kernel: &Kernel) -> Row {
                 if let Some(tracer) = current.take().filter(|_| outcome != "ok") {
                     row.cells.entry(tracer).or_default().breaks();
                 }
+            }
+            Line::Again(count, tests) => {
+                if let Some(tracer) = current {
+                    row.cells.entry(tracer).or_default().run_again(count);
+                }
+                say(kernel, &format!("--- by themselves, once more: {tests}"));
             }
             Line::Output(text) => {
                 if let Some(tracer) = current {

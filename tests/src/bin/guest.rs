@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -20,6 +20,8 @@ use tests::clock;
 
 /// The steps, one JSON object a line.
 const STEPS: &str = "/etc/steps";
+/// How a program ended that did so by itself, and not well.
+const FAILED: &str = "failed";
 /// Where the results go.
 const RESULTS: &str = "/dev/ttyS1";
 
@@ -101,7 +103,7 @@ fn run(results: &mut File) -> Result<()> {
             Ok(outcome) => outcome,
             Err(error) => {
                 writeln!(results, "{error:#}")?;
-                "failed".to_owned()
+                FAILED.to_owned()
             }
         };
         let took = clock::lapse(begin, clock::mono()).as_secs_f64();
@@ -111,11 +113,37 @@ fn run(results: &mut File) -> Result<()> {
     Ok(())
 }
 
-/// Runs a step to its end, or to its time's, and ends what it leaves behind.
-fn perform(step: &Step, results: &File) -> Result<String> {
-    let [program, arguments @ ..] = &step.command[..] else {
+/// Runs a step to its end, or to its time's. Tests of it that fail are run once more, by themselves:
+/// an emulated machine shares its processor with others, and a test that only then fails says so.
+fn perform(step: &Step, results: &mut File) -> Result<String> {
+    let deadline = clock::mono() + Duration::from_secs(step.timeout);
+    let (outcome, failed) = attempt(&step.command, step, deadline, results)?;
+    if outcome != FAILED || failed.is_empty() {
+        return Ok(outcome);
+    }
+    writeln!(results, "@again {} {}", failed.len(), failed.join(" "))?;
+    let alone = [
+        &step.command[..1],
+        &["--test-threads=1", "--exact"].map(str::to_owned),
+        &failed,
+    ]
+    .concat();
+    let (outcome, _) = attempt(&alone, step, deadline, results)?;
+    Ok(outcome)
+}
+
+/// Runs a program, passes on what it writes, and ends what it leaves behind. Returns how it ended, and the
+/// tests that it says have failed.
+fn attempt(
+    command: &[String],
+    step: &Step,
+    deadline: Duration,
+    results: &File,
+) -> Result<(String, Vec<String>)> {
+    let [program, arguments @ ..] = command else {
         anyhow::bail!("a step without a command");
     };
+    let (said, stdout) = io::pipe()?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -123,8 +151,8 @@ fn perform(step: &Step, results: &File) -> Result<String> {
         .envs(&step.env)
         .current_dir("/tmp")
         .stdin(Stdio::null())
-        .stdout(results.try_clone()?)
-        .stderr(results.try_clone()?);
+        .stdout(stdout.try_clone()?)
+        .stderr(stdout);
     // A session of its own: in this one's, a group that has a stopped member is hung up on when a
     // child of the first process exits (`kill_orphaned_pgrp`, kernel/exit.c).
     // SAFETY: setsid is a system call and nothing else.
@@ -132,18 +160,41 @@ fn perform(step: &Step, results: &File) -> Result<String> {
         command.pre_exec(|| Ok(setsid().map(drop)?));
     }
     let child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+    // It holds the writing end of what is read below.
+    drop(command);
     let pid = Pid::from_child(&child);
+    let reading = thread::spawn({
+        let mut results = results.try_clone()?;
+        move || pass_on(said, &mut results)
+    });
     let ended = await_exit(pid);
-    let outcome = match ended.recv_timeout(Duration::from_secs(step.timeout)) {
+    let outcome = match ended.recv_timeout(clock::lapse(clock::mono(), deadline)) {
         Ok(status) => match (status.exit_status(), status.terminating_signal()) {
             (Some(0), _) => "ok".to_owned(),
             (_, Some(signal)) => format!("signal-{signal}"),
-            (Some(_) | None, None) => "failed".to_owned(),
+            (Some(_) | None, None) => FAILED.to_owned(),
         },
         Err(_) => "hung".to_owned(),
     };
     end_the_rest();
-    Ok(outcome)
+    let failed = reading.join().unwrap_or_else(|_| Ok(Vec::new()))?;
+    Ok((outcome, failed))
+}
+
+/// Passes lines on to the end, and returns the tests that they say have failed.
+fn pass_on(from: impl io::Read, to: &mut File) -> io::Result<Vec<String>> {
+    let mut failed = Vec::new();
+    for line in BufReader::new(from).split(b'\n') {
+        let mut line = line?;
+        let said = String::from_utf8_lossy(&line);
+        let name = said
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... FAILED"));
+        failed.extend(name.map(str::to_owned));
+        line.push(b'\n');
+        to.write_all(&line)?;
+    }
+    Ok(failed)
 }
 
 /// Ends every process but this one: all of them come from the step. The kernel's own take no signal.

@@ -45,6 +45,8 @@ pub(super) enum Line {
         took: Duration,
         name: String,
     },
+    /// So many tests have failed, and are run again by themselves.
+    Again(i32, String),
     /// All are.
     End,
     /// What the step wrote.
@@ -74,6 +76,7 @@ impl Line {
                     name: name.to_owned(),
                 })
             }
+            "again" => Some(Self::Again(first.parse().ok()?, more.to_owned())),
             "end" => Some(Self::End),
             _ => None,
         }
@@ -157,7 +160,7 @@ impl Guest {
         match &line {
             Line::Boot(_) | Line::Done { .. } => self.deadline = shell::now() + SLACK,
             Line::Step(_, limit) => self.deadline = shell::now() + *limit + SLACK,
-            Line::End | Line::Output(_) => {}
+            Line::Again(..) | Line::End | Line::Output(_) => {}
         }
         Ok(line)
     }
@@ -222,6 +225,7 @@ mod tests {
                 name: "sched ages".to_owned()
             }
         );
+        assert_eq!(Line::parse("@again 2 a b"), Line::Again(2, "a b".to_owned()));
         assert_eq!(Line::parse("@end"), Line::End);
         for other in ["@", "@step", "@done ok x y", "test a ... ok", ""] {
             assert_eq!(Line::parse(other), Line::Output(other.to_owned()));

@@ -51,7 +51,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 
     report.progress("10,000 stalled writers, and a storm");
     let mut storm = Command::new(env::current_exe()?);
-    storm.args(["storm", &limits::STORM_BLOCKS.to_string(), &name]);
+    // A little more, as some beats are late.
+    let aim = limits::STORM_BLOCKS + limits::STORM_BLOCKS / 20;
+    storm.args(["storm", &aim.to_string(), &name]);
     let storm = scan::start(&mut storm)?;
     let blocks = || storm::blocks(storm.pid());
     let (start, before) = (clock::mono(), blocks());
@@ -61,9 +63,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let late = threads(u32::try_from(LATECOMERS)?, &name)?;
     let busy = (alone + 2.0 * cpu_over(&agent, 2 * third)?) / 3.0;
     let lapse = clock::lapse(start, clock::mono()).as_secs_f64();
-    let rate = f64::from(u32::try_from(blocks() - before)?) / lapse;
+    let rate = f64::from(u32::try_from(blocks() - before)?) / lapse - storm::waits_a_second()?;
     let wanted = f64::from(limits::STORM_BLOCKS);
-    report.add(Row::of("  blocks a second in the storm", rate, "/s").at_least(0.95 * wanted));
+    report.add(Row::of("  blocks a second in the storm", rate, "/s").at_least(wanted));
     report.add(Row::of("  of one core, in the storm", busy, "%").at_most(limits::STORM_PERCENT));
 
     let mut latest: f64 = 0.0;

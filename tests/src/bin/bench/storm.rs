@@ -63,7 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     helper::stay()
 }
 
-/// How often the writers of a storm have blocked; they sleep for each beat as well.
+/// How often a second the writers sleep for their next beat.
+pub(crate) fn waits_a_second() -> Result<f64> {
+    let cpus = u32::try_from(cpu::allowed()?.len())?;
+    Ok(f64::from(BEATS_A_SECOND * cpus))
+}
+
+/// How often the writers of a storm have blocked, or waited for a beat.
 pub(crate) fn blocks(pid: u32) -> u64 {
     let writers = proc::tids(pid)
         .into_iter()
