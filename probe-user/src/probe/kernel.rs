@@ -31,7 +31,7 @@ use probe_ebpf::{
 
 use self::{
     decode::{Clocks, decode},
-    load::{Prepared, create, load_iter, prepare, refused},
+    load::{Prepared, create, give_back, load_iter, prepare, refused},
     tracer::Tracer,
 };
 use super::{layout::LayoutError, readers::OpenFiles};
@@ -165,6 +165,12 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn tracer(options: &Options, notify_after: Duration) -> Result<Self, ProbeError> {
+        let kernel = Self::first_that_loads(options, notify_after);
+        give_back();
+        kernel
+    }
+
+    fn first_that_loads(options: &Options, notify_after: Duration) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
         let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after));
         if let Some(chosen) = options.tracer {

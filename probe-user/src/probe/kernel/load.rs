@@ -135,6 +135,16 @@ pub(super) fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &AyaBtf) -> Re
     program.attach().map(|_| ())
 }
 
+/// Gives back to the kernel what reading the type information took: a dozen megabytes that the
+/// allocator would keep for as long as the program runs.
+pub(super) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes a number, and touches no memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 pub(super) fn refused(what: &'static str, error: &ProgramError) -> ProbeError {
     let ProgramError::LoadError {
         io_error,
