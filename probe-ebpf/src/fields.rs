@@ -36,6 +36,7 @@ macro_rules! with_fields {
             TASK_LEADER = "task_struct" ["group_leader"] required;
             TASK_COMM = "task_struct" ["comm"] required;
             TASK_FILES = "task_struct" ["files"] required;
+            TASK_SIGNAL = "task_struct" ["signal"] required;
             TASK_START = "task_struct" ["start_boottime"] required;
             // Counts up with each exec; 64 bits wide since 5.7.
             TASK_EXEC_ID = "task_struct" ["self_exec_id"] required;
@@ -49,9 +50,12 @@ macro_rules! with_fields {
             TASK_STACK = "task_struct" ["stack"] required;
             // How often it went to sleep of its own accord.
             TASK_SLEEPS = "task_struct" ["nvcsw"] required;
+            // include/linux/sched/signal.h
+            SIGNAL_THREADS = "signal_struct" ["nr_threads"] optional;
             // include/linux/cred.h
             CRED_UID = "cred" ["uid"] required;
             // include/linux/fdtable.h
+            FILES_COUNT = "files_struct" ["count"] required;
             FILES_FDT = "files_struct" ["fdt"] required;
             FDT_MAX = "fdtable" ["max_fds"] required;
             FDT_FD = "fdtable" ["fd"] required;
@@ -60,6 +64,9 @@ macro_rules! with_fields {
             FILE_INODE = "file" ["f_inode"] required;
             FILE_MODE = "file" ["f_mode"] required;
             FILE_PRIVATE = "file" ["private_data"] required;
+            // The first up to 6.12, the second from 6.13 on.
+            FILE_COUNT = "file" ["f_count"] optional;
+            FILE_REF = "file" ["f_ref.refcnt"] optional;
             KIOCB_FILE = "kiocb" ["ki_filp"] required;
             INODE_MODE = "inode" ["i_mode"] required;
             INODE_NUMBER = "inode" ["i_ino"] required;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 use crate::clock;
 
@@ -36,6 +36,14 @@ impl PidFd {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes a copy of one of its descriptors, as a process that was forked with it has one.
+    ///
+    /// # Errors
+    /// If there is no such descriptor.
+    pub fn copy_of(&self, fd: i32) -> io::Result<OwnedFd> {
+        Ok(pidfd_getfd(&self.0, fd, PidfdGetfdFlags::empty())?)
     }
 
     /// Waits for the process to exit and says whether it did `within` that time.

@@ -9,6 +9,7 @@ use tests::agent::Agent;
 use tests::config::Config;
 use tests::crowd::{Channel, Crowd, Plan};
 use tests::order::{Exit, Order};
+use tests::pidfd::PidFd;
 use tests::ps::ps;
 use tests::scratch::Scratch;
 use tests::{clock, ffmpeg, names, need, proc, strace, wait};
@@ -102,7 +103,8 @@ fn a_rule_acts_on_a_stall_older_than_the_agent_by_its_true_age() {
 }
 
 /// A reader that has begun the first buffer may have done so long ago or just now, and one that
-/// has freed a buffer may have woken another writer: a slow viewer's channel looks the same.
+/// has freed a buffer may have woken another writer, who opened the channel too or was forked with
+/// it: a slow viewer's channel looks the same.
 #[test]
 fn a_rule_watches_for_all_of_its_time_what_the_channel_does_not_prove() {
     need!(need::bpf());
@@ -120,7 +122,13 @@ fn a_rule_watches_for_all_of_its_time_what_the_channel_does_not_prove() {
                 .expect("its reader is there"),
         )
     };
+    let forked = |crowd: &mut Crowd| -> Option<File> {
+        let writer = PidFd::open(crowd.writer()).expect("a pidfd of the writer");
+        Some(File::from(writer.copy_of(1).expect("a copy of its stdout")))
+    };
     thread::scope(|scope| {
+        scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Pipe, forked));
+        scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Unix, forked));
         scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Pipe, begun));
         scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Unix, begun));
         scope.spawn(|| assert_watched_for_all_of_its_time(Channel::Fifo, shared));

@@ -2,6 +2,7 @@
 
 use probe_ebpf::{
     AF_UNIX, PIPEFS_MAGIC, SOCK_DGRAM,
+    fields::ABSENT,
     record::{ChannelKind, DrainToken, STREAM_STDERR, STREAM_STDIN, STREAM_STDOUT},
 };
 
@@ -165,15 +166,36 @@ impl Output {
     /// A pipe's reader wakes a writer with each buffer that it frees, and leaves its mark
     /// in one that it has begun; had it woken another writer, that would have filled the
     /// buffer, so there must not be one. A socket's writer sleeps on, but the queue then holds less
-    /// than what made it sleep.
+    /// than what made it sleep, unless another writer has filled it up.
     #[inline(always)]
-    pub(crate) fn is_untouched(&self, token: DrainToken) -> bool {
+    pub(crate) fn is_untouched(&self, task: Task, token: DrainToken) -> bool {
         let DrainToken([_, second]) = token;
-        match &self.end {
+        let is_whole = match &self.end {
             // The upper half is the tail buffer's offset.
             End::Pipe(ring) => second >> 32 == 0 && ring.writers == 1,
             End::Unix(socket) => second == 0 && socket.queued >= socket.sndbuf,
+        };
+        is_whole && self.is_of_one(task).unwrap_or(false)
+    }
+
+    /// Whether the task's process alone holds the open file, as far as can be told: one that was
+    /// forked with it could write as well. What holds it for another reason counts as another.
+    #[inline(always)]
+    fn is_of_one(&self, task: Task) -> Result<bool, Skip> {
+        let references = if layout::FILE_REF.load() != ABSENT {
+            // One reference is zero (FILE_REF_ONEREF, include/linux/file_ref.h).
+            peek::<u64>(self.file, &layout::FILE_REF)?.wrapping_add(1)
+        } else if layout::FILE_COUNT.load() != ABSENT {
+            peek(self.file, &layout::FILE_COUNT)?
+        } else {
+            return Ok(false);
+        };
+        let by_descriptors = references.wrapping_sub(u64::from(task.pins_its_file()));
+        if by_descriptors == 1 {
+            return Ok(true);
         }
+        let (table, _) = task.descriptors().ok_or(Skip::NoFile)?;
+        Ok(by_descriptors == own_descriptors(table, self.file)?)
     }
 
     /// What a socket's queue weighs; it falls with each buffer that is taken. 0 for pipes,
@@ -312,6 +334,24 @@ fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
         0 => Err(Skip::NoFile),
         file => Ok(file),
     }
+}
+
+/// How many of a process's first descriptors stand for a file.
+#[inline(always)]
+fn own_descriptors(table: u64, file: u64) -> Result<u64, Skip> {
+    /// The smallest table (`NR_OPEN_DEFAULT`, include/linux/fdtable.h), in steps that a stack holds.
+    const STEPS: u64 = 8;
+    let (mut found, mut step) = (0, 0);
+    while step < STEPS {
+        let files: [u64; 8] = peek_at(table + step * 64)?;
+        let mut i = 0;
+        while i < 8 {
+            found += u64::from(files[i] == file);
+            i += 1;
+        }
+        step += 1;
+    }
+    Ok(found)
 }
 
 /// What is behind a file, if it is a channel: its kind, the inode's number and its device.

@@ -260,6 +260,21 @@ impl Task {
         Some((table.read(&layout::FDT_FD), table.read(&layout::FDT_MAX)))
     }
 
+    /// Whether a call that the task is in holds a reference of its own to its file: `fdget()`
+    /// (fs/file.c) takes one where other threads could close the descriptor meanwhile.
+    #[inline(always)]
+    pub(crate) fn pins_its_file(self) -> bool {
+        if layout::SIGNAL_THREADS.load() == ABSENT {
+            return false;
+        }
+        let files = self.0.follow(&layout::TASK_FILES);
+        let signal = self.0.follow(&layout::TASK_SIGNAL);
+        if files.at.is_null() || signal.at.is_null() {
+            return false;
+        }
+        files.read::<u32>(&layout::FILES_COUNT) > 1 && signal.read::<u32>(&layout::SIGNAL_THREADS) > 1
+    }
+
     /// The address of the bits that say which descriptors an exec closes.
     #[inline(always)]
     pub(crate) fn close_on_exec(self) -> Option<u64> {
