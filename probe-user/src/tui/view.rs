@@ -16,7 +16,7 @@ mod table;
 
 use ratatui::{
     Frame,
-    layout::Rect,
+    layout::{Constraint, Rect},
     text::{Line, Span},
     widgets::{Block, Borders, Paragraph},
 };
@@ -180,6 +180,12 @@ fn spark<T: Copy + Into<u64>>(values: impl DoubleEndedIterator<Item = T>, width:
         BARS[usize::try_from(eighths).unwrap_or(8).min(8)]
     };
     last.iter().map(bar).collect()
+}
+
+/// An area of so many columns and lines in the middle of another, or as much as fits.
+fn centered(within: Rect, width: u16, height: usize) -> Rect {
+    let height = u16::try_from(height).unwrap_or(u16::MAX);
+    within.centered(Constraint::Length(width), Constraint::Length(height))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The messages of running alerts: to be listed, tried again or given up.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json,
-    extract::{State as Stated, rejection::BytesRejection},
+    extract::{FromRequest, Request, State as Stated},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -10,7 +12,7 @@ use hyper::body::Bytes;
 
 use super::{
     access::Peer,
-    routes::{App, problem},
+    routes::{App, Shared, problem},
 };
 use crate::{
     alert::{
@@ -37,15 +39,7 @@ pub(super) async fn list(Stated(shared): App) -> Response {
 #[utoipa::path(post, path = "/v1/alerts/retry", request_body = Chosen,
     responses((status = 200, body = AlertsChanged), (status = 400, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
-pub(super) async fn retry(
-    Stated(shared): App,
-    Extension(peer): Extension<Peer>,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let (alerts, chosen) = match asked(shared.alerts.as_ref(), body) {
-        Ok(asked) => asked,
-        Err(refused) => return refused,
-    };
+pub(super) async fn retry(Extension(peer): Extension<Peer>, Asked { alerts, chosen }: Asked) -> Response {
     told(alerts.retry(chosen).await, "to be tried again", &peer)
 }
 
@@ -54,15 +48,7 @@ pub(super) async fn retry(
 #[utoipa::path(post, path = "/v1/alerts/drop", request_body = Chosen,
     responses((status = 200, body = AlertsChanged), (status = 400, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
-pub(super) async fn discard(
-    Stated(shared): App,
-    Extension(peer): Extension<Peer>,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let (alerts, chosen) = match asked(shared.alerts.as_ref(), body) {
-        Ok(asked) => asked,
-        Err(refused) => return refused,
-    };
+pub(super) async fn discard(Extension(peer): Extension<Peer>, Asked { alerts, chosen }: Asked) -> Response {
     told(alerts.discard(chosen).await, "given up", &peer)
 }
 
@@ -73,21 +59,26 @@ fn nobody_is_told() -> Response {
     )
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "the error is the answer, as in every handler"
-)]
-fn asked(
-    alerts: Option<&Handle>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<(&Handle, Chosen), Response> {
-    let alerts = alerts.ok_or_else(nobody_is_told)?;
-    let body = body.map_err(|error| problem(error.status(), error.body_text()))?;
-    let chosen = serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("say which, {{\"numbers\": [1, 2]}} or \"all\": {error}");
-        problem(StatusCode::BAD_REQUEST, message)
-    })?;
-    Ok((alerts, chosen))
+/// A request about messages, and who can do what it asks.
+pub(super) struct Asked {
+    alerts: Handle,
+    chosen: Chosen,
+}
+
+impl FromRequest<Arc<Shared>> for Asked {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Response> {
+        let alerts = shared.alerts.clone().ok_or_else(nobody_is_told)?;
+        let body = Bytes::from_request(request, shared)
+            .await
+            .map_err(|error| problem(error.status(), error.body_text()))?;
+        let chosen = serde_json::from_slice(&body).map_err(|error| {
+            let message = format!("say which, {{\"numbers\": [1, 2]}} or \"all\": {error}");
+            problem(StatusCode::BAD_REQUEST, message)
+        })?;
+        Ok(Self { alerts, chosen })
+    }
 }
 
 fn told(done: anyhow::Result<Result<usize, Unknown>>, what: &str, peer: &Peer) -> Response {

@@ -2,12 +2,11 @@
 
 use ratatui::{
     Frame,
-    layout::Rect,
     text::{Line, Span},
     widgets::{Block, Clear, Padding, Paragraph},
 };
 
-use super::look::Tone;
+use super::{centered, look::Tone};
 use crate::{
     cli::text,
     core::model::Mono,
@@ -28,21 +27,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, question: &Question, state: &State, no
     let screen = frame.area();
     let width = WIDTH.min(screen.width);
     let lines = lines(question, state, now, usize::from(width - FRAME));
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(screen.height);
-    let area = Rect {
-        x: (screen.width - width) / 2,
-        y: (screen.height - height) / 2,
-        width,
-        height,
-    };
+    let area = centered(screen, width, lines.len() + 2);
     let block = Block::bordered()
         .title(Span::styled(" End a process ", Tone::Alarm.style()))
         .border_style(Tone::Alarm.style())
         .padding(Padding::horizontal(1));
     // On a screen that is too low, what is asked is worth more than the rest.
-    let hidden = (lines.len() + 2).saturating_sub(height.into());
+    let hidden = (lines.len() + 2).saturating_sub(area.height.into());
     let text = Paragraph::new(lines)
         .block(block)
         .scroll((u16::try_from(hidden).unwrap_or(u16::MAX), 0));

@@ -2,12 +2,11 @@
 
 use ratatui::{
     Frame,
-    layout::Rect,
     text::{Line, Span},
     widgets::{Block, Clear, Paragraph},
 };
 
-use super::look::Tone;
+use super::{centered, look::Tone};
 use crate::tui::keys::{BINDINGS, Topic};
 
 const WORDS: [&str; 7] = [
@@ -26,16 +25,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, scroll: usize) -> usize {
     let screen = frame.area();
     let width = lines.iter().map(Line::width).max().unwrap_or(0) + 4;
     let width = u16::try_from(width).unwrap_or(u16::MAX).min(screen.width);
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(screen.height);
-    let area = Rect {
-        x: (screen.width - width) / 2,
-        y: (screen.height - height) / 2,
-        width,
-        height,
-    };
-    let hidden = (lines.len() + 2).saturating_sub(height.into());
+    let area = centered(screen, width, lines.len() + 2);
+    let hidden = (lines.len() + 2).saturating_sub(area.height.into());
     let scroll = scroll.min(hidden);
     let more = if scroll < hidden {
         " Down: more "
