@@ -112,8 +112,10 @@ macro_rules! with_fields {
             REGS_ARG1 = "pt_regs" ["si", "regs+8"] required;
             REGS_ARG2 = "pt_regs" ["dx", "regs+16"] required;
             REGS_ARG4 = "pt_regs" ["r8", "regs+32"] required;
-            // x86-64 only: -ENOSYS for as long as the call has not returned.
-            REGS_RESULT = "pt_regs" ["ax"] optional;
+            // What the call has returned, and what is there until it has: -ENOSYS on x86-64, on aarch64
+            // still its first argument.
+            REGS_RESULT = "pt_regs" ["ax", "regs"] required;
+            REGS_ORIG_ARG0 = "pt_regs" ["orig_x0", "di"] required;
             REGS_SIZE = "pt_regs" [""] required;
             // kernel/bpf/bpf_iter.c
             ITER_SEQ_NUM = "bpf_iter_meta" ["seq_num"] required;

@@ -12,3 +12,4 @@ pub mod layout;
 pub mod pressure;
 pub mod process;
 pub mod readers;
+pub mod symbols;

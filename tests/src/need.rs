@@ -134,6 +134,14 @@ pub fn functions() -> Result<(), String> {
     }
 }
 
+/// Breakpoints on the kernel's functions.
+///
+/// # Errors
+/// Why not.
+pub fn kprobes() -> Result<(), String> {
+    usable(&["kprobe"])
+}
+
 /// A kernel whose pipes let a writer sleep until there is room: before 6.14 each read from a full one
 /// wakes it (`pipe_read`, fs/pipe.c).
 ///

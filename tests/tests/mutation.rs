@@ -30,8 +30,15 @@ const MEMBERS: [(&str, &str, u32); 14] = [
     ("socket", "sk", 8),
     ("unix_sock", "peer", 8),
     ("sock", "sk_wmem_alloc", 8),
-    ("pt_regs", "di", 8),
+    REGISTER,
 ];
+
+/// The registers that a call is saved in, and the one it is told by.
+const REGISTER: (&str, &str, u32) = if cfg!(target_arch = "aarch64") {
+    ("pt_regs", "syscallno", 8)
+} else {
+    ("pt_regs", "di", 8)
+};
 
 #[test]
 fn a_wrong_offset_of_any_field_is_refused_or_changes_what_is_seen() {
@@ -64,20 +71,33 @@ fn a_wrong_offset_of_any_field_is_refused_or_changes_what_is_seen() {
 }
 
 #[test]
-fn a_tracer_of_functions_says_that_the_function_is_missing() {
+fn a_trampoline_takes_a_function_that_the_types_tell_of_and_else_says_which_is_missing() {
     need!(need::bpf());
     let btf = need!(Btf::of_this_kernel());
     let scratch = Scratch::new();
+    let refusal = without_pipe_write(&btf, &scratch, Tracer::Fentry);
+    let Err(error) = refusal else {
+        panic!("it has attached to nothing")
+    };
+    assert!(error.to_string().contains("pipe_write"), "{error}");
+}
+
+#[test]
+fn a_breakpoint_takes_a_function_by_its_symbol_that_the_types_do_not_tell_of() {
+    need!(need::bpf());
+    need!(need::kprobes());
+    let btf = need!(Btf::of_this_kernel());
+    let scratch = Scratch::new();
+    if let Err(error) = without_pipe_write(&btf, &scratch, Tracer::Kprobe) {
+        panic!("{error}");
+    }
+}
+
+fn without_pipe_write(btf: &Btf, scratch: &Scratch, tracer: Tracer) -> Result<Kernel, ProbeError> {
     let mutant = btf
         .without_functions(&["pipe_write", "anon_pipe_write"])
-        .file(&scratch, "mutant");
-    for tracer in [Tracer::Fentry, Tracer::Kprobe] {
-        let refusal = Kernel::tracer(&options(&mutant, "nobody", Some(tracer)), Duration::from_secs(1));
-        let Err(error) = refusal else {
-            panic!("{tracer} has attached to nothing")
-        };
-        assert!(error.to_string().contains("pipe_write"), "{tracer}: {error}");
-    }
+        .file(scratch, "mutant");
+    Kernel::tracer(&options(&mutant, "nobody", Some(tracer)), Duration::from_secs(1))
 }
 
 /// Has a few buffers taken out of the channel, so that its reader does not stand where it begins.

@@ -146,6 +146,14 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     apt_get(&[&["install", "-y", "--no-install-recommends"], packages].concat())
 }
 
+/// Installs Debian's package of another architecture than this machine's.
+pub(crate) fn apt_install_foreign(architecture: &str, package: &str) -> Result<()> {
+    if shell::is_root() && on_path("dpkg").is_some() {
+        shell::run(Command::new("dpkg").args(["--add-architecture", architecture]))?;
+    }
+    apt_install(&[&format!("{package}:{architecture}")])
+}
+
 /// Unpacks the wheel into the cache directory, unless that has been done.
 fn modern_ffmpeg() -> Result<()> {
     let home = cache_dir()?.join(MODERN_FFMPEG);

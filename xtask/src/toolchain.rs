@@ -204,7 +204,8 @@ fn system_llvm((major, minor): (u32, u32)) -> Option<PathBuf> {
     Some(PathBuf::from(path)).filter(|path| path.is_file())
 }
 
-fn ask_rustc(toolchain: Option<&str>, args: &[&str]) -> Option<String> {
+/// What a toolchain's rustc answers, or `None` without one.
+pub(crate) fn ask_rustc(toolchain: Option<&str>, args: &[&str]) -> Option<String> {
     let mut command = match toolchain {
         Some(name) => {
             let mut rustup = Command::new("rustup");

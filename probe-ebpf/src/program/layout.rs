@@ -36,6 +36,10 @@ pub(crate) static SWITCH_HAS_PREV_STATE: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HAS_TASK_PT_REGS: Global<u64> = Global::new(0);
 
+/// Bytes of a task's kernel stack.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_SIZE: Global<u64> = Global::new(0);
+
 /// Non-zero where the tracer sees calls of functions begin and end, and not each sleep.
 #[unsafe(no_mangle)]
 pub(crate) static BY_FUNCTION: Global<u64> = Global::new(0);

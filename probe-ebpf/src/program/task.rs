@@ -23,8 +23,8 @@ const ARCH: Arch = Arch::X86_64;
 const NOT_USER: u32 = 0x10 | 0x4000 | 0x0020_0000;
 
 /// `regs->ax` of an x86-64 task for as long as its call has not returned
-/// (arch/x86/entry/entry_64.S).
-const ENOSYS: i64 = -38;
+/// (`PUSH_AND_CLEAR_REGS rax=$-ENOSYS`, arch/x86/entry/entry_64.S).
+const ENOSYS: u64 = -38_i64 as u64;
 
 /// `task_struct.__state`'s bits (include/linux/sched.h).
 #[derive(Clone, Copy)]
@@ -63,10 +63,6 @@ pub(crate) struct Call {
     /// Whether a datagram may go elsewhere than to the socket's peer.
     pub(crate) names_receiver: bool,
 }
-
-/// Size of a task's kernel stack (`THREAD_SIZE`): `arch/x86/include/asm/page_64_types.h`,
-/// `arch/arm64/include/asm/memory.h`; kernels built with KASAN, which are for debugging, have larger ones.
-const STACK_SIZE: u64 = 16 * 1024;
 
 /// A pointer into the kernel, and whether the verifier knows what it points to. Which of the two it is
 /// is known when this is compiled, so that no branch remains.
@@ -237,7 +233,7 @@ impl Task {
         } else {
             // task_pt_regs(), which is what the helper is: they end where the stack does.
             let stack: u64 = self.0.read(&layout::TASK_STACK);
-            let at = (stack + STACK_SIZE).wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
+            let at = (stack + layout::STACK_SIZE.load()).wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
             Call::of(Pointer { at, typed: false })
         }
     }
@@ -294,7 +290,13 @@ impl Call {
     #[inline(always)]
     fn of(regs: Pointer) -> Option<Self> {
         let syscall = WriteSyscall::from_number(ARCH, regs.read(&layout::REGS_SYSCALL))?;
-        if layout::REGS_RESULT.load() != ABSENT && regs.read::<i64>(&layout::REGS_RESULT) != ENOSYS {
+        let until_returned = match ARCH {
+            Arch::X86_64 => ENOSYS,
+            // syscall_set_return_value(), arch/arm64/include/asm/syscall.h; a result of the same number only
+            // hides that it is on its way out, and do_signal() forgets the call before it stops or freezes.
+            Arch::Aarch64 => regs.read(&layout::REGS_ORIG_ARG0),
+        };
+        if regs.read::<u64>(&layout::REGS_RESULT) != until_returned {
             // On its way out: frozen, stopped or about to handle a signal.
             return None;
         }

@@ -54,9 +54,6 @@ pub struct Args {
     writes: WriteArgs,
 }
 
-/// Said with each kill on a machine whose registers do not tell a frozen writer from a blocked one.
-const UNTRIED: &str = "enforcement has not been tried on aarch64";
-
 /// Said with each kill that is not carried out because pids do not mean the same to both sides.
 const OTHER_PIDS: &str =
     "this process is in a pid namespace of its own, so its pids are not the kernel's (run it with hostPID)";
@@ -87,11 +84,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let sockets = Sockets::bind(api.as_ref(), metrics.as_ref())?;
     // Before there is any other thread: what is dropped, is dropped of one.
     let observer = privilege::drop_rest(&mut kernel)?;
-    let unsupported = if cfg!(target_arch = "aarch64") {
-        Some(UNTRIED)
-    } else {
-        (observer.tgid != std::process::id()).then_some(OTHER_PIDS)
-    };
+    let unsupported = (observer.tgid != std::process::id()).then_some(OTHER_PIDS);
     if let Some(why) = unsupported
         && policy.rules.iter().any(|rule| rule.mode == Mode::Enforce)
     {

@@ -37,12 +37,12 @@ pub struct Layout {
     pub switch_has_prev_state: bool,
     /// Whether programs can ask for a task's saved registers (5.15 on).
     pub has_task_pt_regs: bool,
-    /// Kernel functions that write to pipes and unix sockets, of those that exist here.
+    /// Which of [`WRITE_FUNCTIONS`] the types tell of.
     pub write_functions: Vec<&'static str>,
 }
 
-/// The functions that write to a channel: renamed in 6.15 for anonymous pipes.
-const WRITE_FUNCTIONS: [&str; 4] = [
+/// The functions that write to pipes and unix sockets: renamed in 6.15 for anonymous pipes.
+pub const WRITE_FUNCTIONS: [&str; 4] = [
     "pipe_write",
     "anon_pipe_write",
     "fifo_pipe_write",

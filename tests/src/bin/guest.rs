@@ -1,8 +1,9 @@
 //! The first process of a guest: mounts what programs expect, runs the steps it was given, and turns the machine off.
 //!
-//! What it prints goes to the second serial line, for `cargo xtask vm`; what a line may say is known there as well.
+//! What it prints goes to a serial line of its own, for `cargo xtask vm`; what a line may say is known there as well.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -22,8 +23,8 @@ use tests::clock;
 const STEPS: &str = "/etc/steps";
 /// How a program ended that did so by itself, and not well.
 const FAILED: &str = "failed";
-/// Where the results go.
-const RESULTS: &str = "/dev/ttyS1";
+/// Names the serial line that results go to. The kernel hands on what it does not know of its own command line.
+const RESULTS: &str = "RESULTS";
 
 /// File systems: what it is, where it goes. A kernel may lack those of the second kind.
 const NEEDED: [(&str, &str); 4] = [
@@ -74,10 +75,9 @@ fn prepare() -> Result<File> {
             eprintln!("guest: {error:#}");
         }
     }
-    OpenOptions::new()
-        .write(true)
-        .open(RESULTS)
-        .with_context(|| format!("cannot open {RESULTS}"))
+    let results = env::var_os(RESULTS).with_context(|| format!("{RESULTS} is not set"))?;
+    let opened = OpenOptions::new().write(true).open(&results);
+    opened.with_context(|| format!("cannot open {}", results.display()))
 }
 
 fn attach(kind: &str, at: &str) -> Result<()> {

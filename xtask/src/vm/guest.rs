@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::kernels::Kernel;
+use super::machine::Machine;
 use crate::shell;
 
 /// Longest that a kernel may take to its first line, everything emulated on a busy machine.
@@ -19,9 +19,6 @@ const BOOT: Duration = Duration::from_secs(90);
 const SLACK: Duration = Duration::from_secs(30);
 /// KVM that works has booted long before.
 const TRIAL: Duration = Duration::from_secs(20);
-
-/// A kernel's check of its timer counts ticks while others count on the processor, and gives up on a busy machine.
-const PARAMETERS: &str = "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init";
 
 const MEMORY: &str = "512M";
 
@@ -95,31 +92,26 @@ impl Guest {
     /// Boots a kernel. What the kernel itself says goes to the file `console`.
     pub(super) fn boot(
         qemu: &Path,
+        machine: Machine,
         accelerator: Accelerator,
-        kernel: &Kernel,
+        image: &Path,
         initramfs: &Path,
         console: &Path,
     ) -> Result<Self> {
         let mut command = Command::new(qemu);
-        // With a thread for each processor, one may run a breakpoint that another has taken out of the kernel's
-        // code already, as it does with each program that comes and goes; the kernel dies of it.
-        let accelerator: &[&str] = match accelerator {
-            Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Emulation => &["-accel", "tcg,thread=single,tb-size=256", "-cpu", "max"],
-        };
         command
-            .args(accelerator)
+            .args(machine.board(accelerator))
             .args(["-smp", "2", "-m", MEMORY])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .arg("-chardev")
             .arg(format!("file,id=console,path={}", console.display()))
             .args(["-chardev", "stdio,id=results,signal=off"])
-            .args(["-serial", "chardev:console", "-serial", "chardev:results"])
+            .args(machine.serial_lines())
             .arg("-kernel")
-            .arg(&kernel.image)
+            .arg(image)
             .arg("-initrd")
             .arg(initramfs)
-            .args(["-append", PARAMETERS])
+            .args(["-append", machine.parameters()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(console.with_extension("qemu"))?);
@@ -190,13 +182,14 @@ impl Drop for Guest {
     }
 }
 
-/// KVM where it works: there are machines on which it answers and guests hang.
-pub(super) fn accelerator(qemu: &Path, kernel: &Kernel, initramfs: &Path, console: &Path) -> Accelerator {
-    if !Path::new("/dev/kvm").exists() || File::options().read(true).write(true).open("/dev/kvm").is_err() {
+/// KVM where it works: there are machines on which it answers and guests hang. `boot` tries it.
+pub(super) fn accelerator(machine: Machine, boot: impl FnOnce() -> Result<Guest>) -> Accelerator {
+    let may_open = || File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if Machine::host() != Some(machine) || !may_open() {
         return Accelerator::Emulation;
     }
     let boots = || -> Result<()> {
-        let mut guest = Guest::boot(qemu, Accelerator::Kvm, kernel, initramfs, console)?;
+        let mut guest = boot()?;
         guest.deadline = shell::now() + TRIAL;
         guest.next_line().map(drop)
     };

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 
 use super::archive::Archive;
+use super::machine::Machine;
 
 /// A line of kernels, by the Debian release that keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,13 @@ pub(crate) enum Choice {
     One(Line),
 }
 
+impl Choice {
+    /// Whether a line is meant.
+    pub(super) fn is(self, line: Line) -> bool {
+        self == Self::All || self == Self::One(line)
+    }
+}
+
 impl FromStr for Choice {
     type Err = String;
 
@@ -71,6 +79,7 @@ impl Display for Line {
 #[derive(Clone, Debug)]
 pub(super) struct Kernel {
     pub(super) line: Line,
+    machine: Machine,
     pub(super) image: PathBuf,
     /// What its `uname -r` says.
     pub(super) release: String,
@@ -78,16 +87,18 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Takes the line's kernel from the cache, or fetches it; `refresh` asks the archive for a newer one.
-    pub(super) fn get(line: Line, cache: &Path, refresh: bool) -> Result<Self> {
-        let home = cache.join("vm").join(std::env::consts::ARCH).join(line.name);
+    pub(super) fn get(line: Line, machine: Machine, cache: &Path, refresh: bool) -> Result<Self> {
+        let home = machine.home(cache).join(line.name);
         fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-        if !refresh && let Some(kernel) = Self::cached(line, &home) {
+        if !refresh && let Some(kernel) = Self::cached(line, machine, &home) {
             return Ok(kernel);
         }
         let mut failure = None;
         for suite in line.suites {
-            match fetch(suite, &home) {
-                Ok(()) => return Self::cached(line, &home).context("the kernel's package has no kernel"),
+            match fetch(suite, machine, &home) {
+                Ok(()) => {
+                    return Self::cached(line, machine, &home).context("the kernel's package has no kernel");
+                }
                 Err(error) => {
                     eprintln!("vm: {suite}: {error:#}");
                     failure = Some(error);
@@ -95,22 +106,34 @@ impl Kernel {
             }
         }
         // What was there before is better than nothing.
-        Self::cached(line, &home).ok_or_else(|| {
+        Self::cached(line, machine, &home).ok_or_else(|| {
             let cause = failure.unwrap_or_else(|| anyhow::anyhow!("no suite has it"));
-            cause.context(format!("no {line} kernel"))
+            cause.context(format!("no {line} kernel for {machine}"))
         })
     }
 
-    fn cached(line: Line, home: &Path) -> Option<Self> {
+    fn cached(line: Line, machine: Machine, home: &Path) -> Option<Self> {
         let (image, release) = find_image(home)?;
-        Some(Self { line, image, release })
+        Some(Self {
+            line,
+            machine,
+            image,
+            release,
+        })
+    }
+}
+
+/// The machine and the line, as `aarch64 6.1`.
+impl Display for Kernel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} {}", self.machine, self.line))
     }
 }
 
 /// Puts the newest kernel of a suite into `home`, and removes the ones before.
-fn fetch(suite: &str, home: &Path) -> Result<()> {
-    let archive = Archive::open(suite, debian_architecture(), home)?;
-    let meta = format!("linux-image-cloud-{}", debian_architecture());
+fn fetch(suite: &str, machine: Machine, home: &Path) -> Result<()> {
+    let archive = Archive::open(suite, machine.debian(), home)?;
+    let meta = format!("linux-image-cloud-{}", machine.debian());
     let mut package = wanted(&archive.depends(&meta)?, "linux-image-")
         .with_context(|| format!("{meta} names no kernel"))?;
     let unpacked = tempfile::tempdir_in(home)?;
@@ -153,15 +176,6 @@ fn find_image(dir: &Path) -> Option<(PathBuf, String)> {
         let release = name.to_str()?.strip_prefix("vmlinuz-")?;
         Some((entry.path(), release.to_owned()))
     })
-}
-
-/// Debian's name for this machine's architecture.
-pub(super) fn debian_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ pub(super) fn create(
     let trace_writes = u64::from(options.trace_writes);
     let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
     let has_task_pt_regs = u64::from(prepared.layout.has_task_pt_regs);
+    let stack_size = stack_size();
     let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
         u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
     });
@@ -95,6 +96,7 @@ pub(super) fn create(
         .override_global("TRACE_WRITES", &trace_writes, true)
         .override_global("BY_FUNCTION", &by_function, true)
         .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
+        .override_global("STACK_SIZE", &stack_size, true)
         .override_global("SWITCH_HAS_PREV_STATE", &has_prev_state, true)
         .override_global("NOTIFY_AFTER_NS", &notify_after_ns, true)
         .override_global("COMM_FILTER", &filter, true)
@@ -106,6 +108,13 @@ pub(super) fn create(
         loader.override_global(symbol, value, true);
     }
     loader.load(OBJECT).map_err(|error| refused_load(&error))
+}
+
+/// `THREAD_SIZE`: a page at least on aarch64 (`arch/arm64/include/asm/memory.h`), where pages may be of 64 KiB,
+/// and 16 KiB on x86-64 (`arch/x86/include/asm/page_64_types.h`). Kernels built with KASAN have more.
+fn stack_size() -> u64 {
+    const LEAST: usize = 16 << 10;
+    LEAST.max(rustix::param::page_size()) as u64
 }
 
 /// aya-log's number for its debug level.

@@ -11,7 +11,10 @@ use super::{
     ProbeError,
     load::{attach_tracepoint, refused},
 };
-use crate::probe::layout::Layout;
+use crate::probe::{
+    layout::{Layout, WRITE_FUNCTIONS},
+    symbols::functions_among,
+};
 
 /// A way to follow writers between looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,12 +65,12 @@ impl Tracer {
                 .into_iter()
                 .try_for_each(|name| attach_tracepoint(ebpf, name, btf))
                 .map_err(|e| refused("the tracer (tp_btf)", &e)),
-            Self::Fentry => functions(layout)?
+            Self::Fentry => functions(&layout.write_functions)?
                 .into_iter()
                 .try_for_each(|(kind, function)| fentry(ebpf, btf, kind, function))
                 .and_then(|()| attach_tracepoint(ebpf, "sched_process_exit", btf))
                 .map_err(|e| refused("the tracer (fentry)", &e)),
-            Self::Kprobe => functions(layout)?
+            Self::Kprobe => functions(&symbols(layout))?
                 .into_iter()
                 .try_for_each(|(kind, function)| {
                     kprobe(ebpf, &format!("{kind}_probe"), function)?;
@@ -87,9 +90,8 @@ impl fmt::Display for Tracer {
 }
 
 /// The functions to attach to, and the programs that are for their kind.
-fn functions(layout: &Layout) -> Result<Vec<(&'static str, &'static str)>, ProbeError> {
-    let found: Vec<_> = layout
-        .write_functions
+fn functions(known: &[&'static str]) -> Result<Vec<(&'static str, &'static str)>, ProbeError> {
+    let found: Vec<_> = known
         .iter()
         .map(|function| match *function {
             "fifo_pipe_write" => ("fifo", *function),
@@ -102,9 +104,14 @@ fn functions(layout: &Layout) -> Result<Vec<(&'static str, &'static str)>, Probe
     } else {
         Err(ProbeError::Refused {
             what: "a tracer of functions",
-            error: "its type information has no pipe_write".to_owned(),
+            error: "neither its types nor its symbols have pipe_write".to_owned(),
         })
     }
+}
+
+/// What breakpoints can be set on. The types leave out what the compiler has changed, and what is in a module.
+fn symbols(layout: &Layout) -> Vec<&'static str> {
+    functions_among(&WRITE_FUNCTIONS).unwrap_or_else(|_| layout.write_functions.clone())
 }
 
 fn fentry(ebpf: &mut Ebpf, btf: &AyaBtf, kind: &str, function: &str) -> Result<(), ProgramError> {

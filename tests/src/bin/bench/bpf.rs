@@ -34,7 +34,7 @@ pub(crate) fn load_empty(kernel: &Btf) -> Result<OwnedFd> {
     load.insn_cnt = u32::try_from(code.len())?;
     load.license = license.as_ptr() as u64;
     for (to, from) in load.prog_name.iter_mut().zip(EMPTY.bytes()) {
-        *to = from.cast_signed();
+        *to = std::ffi::c_char::from_ne_bytes([from]);
     }
     call(bpf_cmd::BPF_PROG_LOAD, &mut attr).context("loading an empty program")
 }
