@@ -130,8 +130,9 @@ Kernels are the newest of Debian's for the cloud, from the mirror that apt's
 sources name; apt checks them, and the cache directory keeps them. Programs
 are built without shared libraries and put into an initramfs. Takes QEMU, and
 no root. KVM is used if a guest boots with it, else everything is emulated.
+Programs for aarch64 are cross-built; what that takes is installed if it can be.
 
-Example: cargo xtask vm --kernel 6.1 --tracer sched --test ages";
+Example: cargo xtask vm --kernel 6.1 --machine x86_64 --tracer sched --test ages";
 
 const ABOUT_FUZZ: &str = "\
 libFuzzer, on the stable toolchain and without a sanitizer; takes a C++ compiler.

@@ -10,7 +10,7 @@ use probe_ebpf::{
 use crate::{
     layout::{self, peek, peek_at, typed},
     output::{S_IFIFO, S_IFMT, S_IFSOCK, Skip, pipe_kind},
-    scanner::{emit, header},
+    scanner::{emit, header, reader},
     task::Task,
 };
 
@@ -48,7 +48,7 @@ pub(crate) fn visit(ctx: *const IterFile) {
         return;
     }
     let task = Task::new(task);
-    if !task.is_eligible() {
+    if !task.is_eligible(reader()) {
         return;
     }
     // SAFETY: `file` is the context's; pointers that are read from it keep their types, and a

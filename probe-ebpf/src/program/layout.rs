@@ -48,9 +48,9 @@ pub(crate) static BY_FUNCTION: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static TRACE_WRITES: Global<u64> = Global::new(0);
 
-/// The process to leave out: the tool itself.
+/// The process that tracers leave out: the tool itself. In a pid namespace of its own that number is another's here.
 #[unsafe(no_mangle)]
-pub(crate) static SELF_TGID: Global<u64> = Global::new(0);
+pub(crate) static SELF_TGID: Global<u32> = Global::new(0);
 
 /// Non-zero where the tracer runs too, so that the scanner hands it what it finds.
 #[unsafe(no_mangle)]

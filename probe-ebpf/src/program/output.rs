@@ -179,7 +179,8 @@ impl Output {
     }
 
     /// Whether the task's process alone holds the open file, as far as can be told: one that was
-    /// forked with it could write as well. What holds it for another reason counts as another.
+    /// forked with it could write as well. What holds it for another reason counts as another, and so does
+    /// a descriptor of its own that is none of the first three nor the one that it writes to.
     #[inline(always)]
     fn is_of_one(&self, task: Task) -> Result<bool, Skip> {
         let references = if layout::FILE_REF.load() != ABSENT {
@@ -194,8 +195,11 @@ impl Output {
         if by_descriptors == 1 {
             return Ok(true);
         }
-        let (table, _) = task.descriptors().ok_or(Skip::NoFile)?;
-        Ok(by_descriptors == own_descriptors(table, self.file)?)
+        let mut others = by_descriptors.wrapping_sub(u64::from(self.call.fd > 2));
+        for file in first_files(task)? {
+            others = others.wrapping_sub(u64::from(file == self.file));
+        }
+        Ok(others == 0)
     }
 
     /// What a socket's queue weighs; it falls with each buffer that is taken. 0 for pipes,
@@ -220,13 +224,7 @@ impl Output {
     /// Which of the first three descriptors lead to the same channel.
     #[inline(always)]
     pub(crate) fn streams(&self, task: Task) -> u8 {
-        let Some((table, len)) = task.descriptors() else {
-            return 0;
-        };
-        if len < 3 {
-            return 0;
-        }
-        let Ok([stdin, stdout, stderr]) = peek_at::<[u64; 3]>(table) else {
+        let Ok([stdin, stdout, stderr]) = first_files(task) else {
             return 0;
         };
         self.stream(stdin, STREAM_STDIN)
@@ -323,6 +321,14 @@ impl Socket {
     }
 }
 
+/// What the first three descriptors stand for.
+#[inline(always)]
+fn first_files(task: Task) -> Result<[u64; 3], Skip> {
+    // No table is shorter (NR_OPEN_DEFAULT, include/linux/fdtable.h).
+    let (table, _) = task.descriptors().ok_or(Skip::NoFile)?;
+    peek_at(table)
+}
+
 /// The address of the `struct file` behind a descriptor.
 #[inline(always)]
 fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
@@ -334,24 +340,6 @@ fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
         0 => Err(Skip::NoFile),
         file => Ok(file),
     }
-}
-
-/// How many of a process's first descriptors stand for a file.
-#[inline(always)]
-fn own_descriptors(table: u64, file: u64) -> Result<u64, Skip> {
-    /// The smallest table (`NR_OPEN_DEFAULT`, include/linux/fdtable.h), in steps that a stack holds.
-    const STEPS: u64 = 8;
-    let (mut found, mut step) = (0, 0);
-    while step < STEPS {
-        let files: [u64; 8] = peek_at(table + step * 64)?;
-        let mut i = 0;
-        while i < 8 {
-            found += u64::from(files[i] == file);
-            i += 1;
-        }
-        step += 1;
-    }
-    Ok(found)
 }
 
 /// What is behind a file, if it is a channel: its kind, the inode's number and its device.

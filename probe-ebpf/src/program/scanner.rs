@@ -42,11 +42,17 @@ pub(crate) fn visit(ctx: *const IterTask) {
     let task = Task::new(task);
     if task.state().is_interruptible()
         && task.is_watched()
-        && task.is_eligible()
+        && task.is_eligible(reader())
         && let Ok(writer) = describe(task)
     {
         emit(meta, &writer);
     }
+}
+
+/// The process that reads what an iterator emits: the tool.
+#[inline(always)]
+pub(crate) fn reader() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
 /// What opens each walk.
@@ -59,7 +65,7 @@ pub(crate) fn header() -> ScanHeader {
         abi: ABI_VERSION,
         now,
         arrival: Task::current().last_arrival(),
-        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        tgid: reader(),
         reserved: 0,
     }
 }

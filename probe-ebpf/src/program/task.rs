@@ -215,11 +215,11 @@ impl Task {
         layout::comm_matches(|which| leader.comm_half(which))
     }
 
-    /// Whether the task can be in a system call of its own and is not the tool's.
+    /// Whether the task can be in a system call of its own and is not the tool's, which is this process.
     #[inline(always)]
-    pub(crate) fn is_eligible(self) -> bool {
+    pub(crate) fn is_eligible(self, tool: u32) -> bool {
         let flags: u32 = self.0.read(&layout::TASK_FLAGS);
-        flags & NOT_USER == 0 && u64::from(self.tgid()) != layout::SELF_TGID.load()
+        flags & NOT_USER == 0 && self.tgid() != tool
     }
 
     /// The write-class call that the task has not returned from, if it is in one.

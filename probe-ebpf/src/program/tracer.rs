@@ -44,7 +44,7 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
         }
         return;
     }
-    if !task.is_eligible() {
+    if !task.is_eligible(layout::SELF_TGID.load()) {
         return;
     }
     match sample(task) {

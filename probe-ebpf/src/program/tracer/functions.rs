@@ -24,7 +24,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn enters<C: EbpfContext>(ctx: &C, file: u64) {
     let task = Task::current();
-    if !task.is_watched() || !task.is_eligible() {
+    if !task.is_watched() || !task.is_eligible(layout::SELF_TGID.load()) {
         return;
     }
     let Ok(inode) = peek(file, &layout::FILE_INODE) else {

@@ -72,7 +72,7 @@ pub(super) fn create(
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, no_limit);
 
     let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
-    let tgid = u64::from(std::process::id());
+    let tgid = std::process::id();
     let is_traced = tracer != Tracer::Scan;
     let adopt = u64::from(is_traced);
     let by_function = u64::from(tracer.is_by_function());
