@@ -14,7 +14,7 @@ use crate::clock;
 use crate::family::Family;
 use crate::order::{Exit, Kind, Order, Report};
 use crate::scratch::Scratch;
-use crate::{binary, names, wait};
+use crate::{binary, names, proc, wait};
 
 /// What writers write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +246,15 @@ impl Plan {
     }
 }
 
+/// A crowd whose parent, who should read, is stopped until this is dropped.
+pub struct Stopped<'a>(&'a Crowd);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
+}
+
 impl Crowd {
     /// Tells the parent's pid.
     pub fn pid(&self) -> u32 {
@@ -255,6 +264,14 @@ impl Crowd {
     /// Sends the parent, who should read, a signal.
     pub fn signal(&self, signal: Signal) {
         self.family.signal(signal);
+    }
+
+    /// Stops the parent until what is returned is dropped.
+    #[track_caller]
+    pub fn stopped(&self) -> Stopped<'_> {
+        self.signal(Signal::STOP);
+        proc::await_state(self.pid(), 'T');
+        Stopped(self)
     }
 
     /// Tells the parent's comm.

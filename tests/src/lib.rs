@@ -26,6 +26,7 @@ pub mod dice;
 pub mod eye;
 pub mod family;
 pub mod ffmpeg;
+pub mod freezer;
 pub mod invented;
 pub mod message;
 pub mod mutant;

@@ -209,6 +209,14 @@ fn write_class(line: &str) -> Option<(&'static str, u32)> {
     Some((name, u32::try_from(fd).ok()?))
 }
 
+/// Waits until a process is in a state, by the letter that `/proc` has for it.
+#[track_caller]
+pub fn await_state(pid: u32, letter: char) {
+    wait::until(&format!("{pid} is {letter}"), wait::PATIENCE, || {
+        (state(pid, pid) == Some(letter)).then_some(())
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::write_class;

@@ -48,6 +48,16 @@ pub fn ps_by(command: &mut Command) -> Look {
     }
 }
 
+/// What the program prints for people, which fits 80 columns.
+#[track_caller]
+pub fn text(arguments: &[&str]) -> String {
+    let mut command = Command::new(binary::pipestall());
+    let done = command::run(command.args(arguments), PATIENCE);
+    let text = done.expect_code(0).stdout.clone();
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    text
+}
+
 impl Look {
     /// Gives the only stall of a process.
     #[track_caller]

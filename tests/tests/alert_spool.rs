@@ -17,7 +17,7 @@ use tests::alerting::{PATIENCE, alerter, only, pipestall, signed};
 use tests::api::Api;
 use tests::command::{self, Done};
 use tests::config::Config;
-use tests::crowd::Plan;
+use tests::crowd::{Crowd, Plan};
 use tests::family::Family;
 use tests::receiver::{Answer, Receiver};
 use tests::scratch::Scratch;
@@ -29,6 +29,14 @@ const NOBODY: u32 = 65534;
 fn moody(status: &Arc<AtomicU16>) -> Receiver {
     let status = Arc::clone(status);
     Receiver::start(move |_| Answer::Status(status.load(Ordering::Relaxed)))
+}
+
+/// An agent that tells a receiver of a crowd's stalls, and can be asked.
+fn told(crowd: &Crowd, scratch: &Scratch, api: &str, receiver: &Receiver, webhook: &str) -> Config {
+    Config::of(crowd, scratch)
+        .action("alert")
+        .served(scratch, api)
+        .alerting("ops", &receiver.url(), webhook)
 }
 
 /// The messages that `alerts list --json` shows.
@@ -50,15 +58,9 @@ fn a_running_agent_is_asked_for_its_messages_and_does_as_it_is_told() {
     let status = Arc::new(AtomicU16::new(400));
     let receiver = moody(&status);
     let crowd = Plan::stuck(3).start();
-    let config = Config::of(&crowd, &scratch)
-        .action("alert")
-        .served(&scratch, "")
-        .alerting(
-            "ops",
-            &receiver.url(),
-            &signed(&scratch, "events = [\"stall.detected\"]\nretry_max = \"1h\"\n")
-                .replace("retry_max = \"300ms\"\n", ""),
-        );
+    let patient = signed(&scratch, "events = [\"stall.detected\"]\nretry_max = \"1h\"\n")
+        .replace("retry_max = \"300ms\"\n", "");
+    let config = told(&crowd, &scratch, "", &receiver, &patient);
     let file = config.file(&scratch);
 
     let mut agent = Agent::run(&config, &scratch);
@@ -129,10 +131,7 @@ fn what_waits_for_a_dead_receiver_is_listed_tried_at_once_and_given_up_while_the
     let lines = signed(&scratch, "events = [\"stall.detected\"]\n")
         .replace("20ms", "10m")
         .replace("300ms", "10m");
-    let config = Config::of(&crowd, &scratch)
-        .action("alert")
-        .served(&scratch, "")
-        .alerting("ops", &receiver.url(), &lines);
+    let config = told(&crowd, &scratch, "", &receiver, &lines);
     let file = config.file(&scratch);
     let agent = Agent::run(&config, &scratch);
     receiver.await_requests("both are told", PATIENCE, |requests| requests.len() == 2);
@@ -191,14 +190,13 @@ fn what_a_receiver_that_is_gone_holds_up_is_shown_as_held_and_goes_after_a_reloa
     let status = Arc::new(AtomicU16::new(410));
     let receiver = moody(&status);
     let crowd = Plan::stuck(1).start();
-    let config = Config::of(&crowd, &scratch)
-        .action("alert")
-        .served(&scratch, "")
-        .alerting(
-            "ops",
-            &receiver.url(),
-            &signed(&scratch, "events = [\"stall.detected\"]\n"),
-        );
+    let config = told(
+        &crowd,
+        &scratch,
+        "",
+        &receiver,
+        &signed(&scratch, "events = [\"stall.detected\"]\n"),
+    );
     let file = config.file(&scratch);
     let agent = Agent::run(&config, &scratch);
     receiver.await_requests("it is told", PATIENCE, |requests| requests.len() == 1);
@@ -238,14 +236,13 @@ fn readers_may_list_messages_and_only_operators_may_change_them() {
     let receiver = moody(&status);
     let crowd = Plan::stuck(1).start();
     let groups = format!("group = \"{READERS}\"\noperators = \"{OPERATORS}\"");
-    let config = Config::of(&crowd, &scratch)
-        .action("alert")
-        .served(&scratch, &groups)
-        .alerting(
-            "ops",
-            &receiver.url(),
-            &signed(&scratch, "events = [\"stall.detected\"]\n"),
-        );
+    let config = told(
+        &crowd,
+        &scratch,
+        &groups,
+        &receiver,
+        &signed(&scratch, "events = [\"stall.detected\"]\n"),
+    );
     let file = config.file(&scratch);
     let mut run = Command::new(binary::pipestall());
     run.args(["run", "--json", "--log-format", "json", "--config"])

@@ -1,7 +1,9 @@
-//! Who does not read: readers, chains, deadlocks, of real processes. And what rules make of them.
+//! Who does not read: readers, chains, deadlocks, of real processes.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
+use std::iter;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -14,15 +16,14 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Signal;
 use tests::agent::Agent;
 use tests::command;
-use tests::config::Config;
-use tests::crowd::{Channel, Crowd, Plan};
+use tests::crowd::{Channel, Plan};
 use tests::family::{Family, between as start};
 use tests::ffmpeg::{self, TO_STDOUT};
+use tests::freezer::Freezer;
 use tests::message::Stall;
-use tests::order::Exit;
-use tests::ps::ps;
+use tests::ps::{ps, text};
 use tests::scratch::Scratch;
-use tests::{binary, names, need, proc, wait};
+use tests::{binary, names, need, proc};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What makes the bundled writer write for ever.
@@ -47,23 +48,10 @@ fn behind_an_http_server_the_client_that_stopped_reading_is_named() {
     let scratch = Scratch::new();
     let name = names::unique("ffm");
     let ffmpeg = scratch.named(&ffmpeg, &name);
-    let mut command = Command::new(node);
-    command
-        .arg(scratch.write("server.js", SERVER))
-        .arg(&ffmpeg)
-        .args(TO_STDOUT);
-    let mut server = Family::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let words = TO_STDOUT.map(OsStr::new);
+    let words = iter::once(ffmpeg.as_os_str()).chain(words);
+    let Answered { server, client } = Answered::by(&node, &scratch.write("server.js", SERVER), words);
     let mut agent = Agent::watch(&["--comm", &name, "--min", "1s"]);
-    let mut line = String::new();
-    let stdout = server.child().stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("the port");
-    let port: u16 = line.trim().parse().expect("the port is a number");
-
-    // It asks, and never reads the answer.
-    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
-    client
-        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .expect("a request");
     let writer = proc::await_child(server.pid(), &name);
     proc::await_blocked_write(writer);
     let look = ps(&["--min", "0s", "--comm", &name]);
@@ -107,17 +95,10 @@ const server = createServer((request, response) => {
 server.listen(0, '127.0.0.1', () => console.log(server.address().port));
 ";
     let yes = scratch.named(Path::new("/usr/bin/yes"), &names::unique("yes"));
-    let mut command = Command::new(node);
-    command.arg(scratch.write("server.js", script)).arg(&yes);
-    let mut server = Family::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
-    let mut line = String::new();
-    let stdout = server.child().stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("the port");
-    let port: u16 = line.trim().parse().expect("the port is a number");
-    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
-    client
-        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .expect("a request");
+    let Answered {
+        server,
+        client: _client,
+    } = Answered::by(&node, &scratch.write("server.js", script), [yes.as_os_str()]);
     let writer = proc::await_child(server.pid(), &ffmpeg::comm_of(&yes));
     proc::await_blocked_write(writer);
 
@@ -395,10 +376,10 @@ fn a_stopped_reader_and_a_frozen_one_are_told_as_such() {
     proc::await_blocked_write(writer.pid());
 
     sleep.signal(Signal::STOP);
-    await_state(sleep.pid(), 'T');
+    proc::await_state(sleep.pid(), 'T');
     let stopped = stall_of(writer.pid(), &endless);
     sleep.signal(Signal::CONT);
-    await_state(sleep.pid(), 'S');
+    proc::await_state(sleep.pid(), 'S');
     let continued = stall_of(writer.pid(), &endless);
 
     assert_eq!(stopped.reader(sleep.pid()).state, "T");
@@ -423,144 +404,10 @@ fn a_stopped_reader_and_a_frozen_one_are_told_as_such() {
 }
 
 #[test]
-fn a_rule_holds_while_the_reader_is_stopped_and_acts_once_it_runs_again() {
-    need!(need::bpf());
-    let scratch = Scratch::new();
-    for channel in [Channel::Pipe, Channel::Unix] {
-        let mut crowd = Plan::stuck(1).on(channel).start();
-        let writer = crowd.writer();
-        let parent = Stopped::of(&crowd);
-        let config = Config::of(&crowd, &scratch)
-            .state(scratch.path(channel.as_str()))
-            .enforcing()
-            .stalled_for("1s");
-        let mut agent = Agent::run(&config, &scratch);
-        let skipped = agent.await_event("kill.skipped", |event| event.is_of(writer));
-        // Time passes in which it could be ended.
-        wait::till(skipped.at + Duration::from_secs(4));
-        let meanwhile = agent.events_of(writer);
-        assert!(proc::alive(writer));
-        drop(parent);
-        let confirmed = agent.await_event("kill.confirmed", |event| event.is_of(writer));
-        agent.stop();
-
-        assert_eq!(skipped.reason.as_deref(), Some("reader-stopped"));
-        assert_eq!(
-            skipped.stall.as_ref().and_then(Stall::culprit_pid),
-            Some(crowd.pid())
-        );
-        let kills = meanwhile.iter().filter(|seen| seen.kind.starts_with("kill."));
-        assert_eq!(kills.count(), 1, "said once, and nothing done: {meanwhile:#?}");
-        assert!(confirmed.at > skipped.at + Duration::from_secs(4));
-        assert_eq!(crowd.await_exit(writer), Exit::Signal(15));
-    }
-}
-
-#[test]
-fn a_rule_that_says_so_ends_the_writer_of_a_stopped_reader() {
-    need!(need::bpf());
-    let scratch = Scratch::new();
-    let crowd = Plan::stuck(1).start();
-    let writer = crowd.writer();
-    let _parent = Stopped::of(&crowd);
-    let config = Config::of(&crowd, &scratch)
-        .enforcing()
-        .stalled_for("1s")
-        .paced("hold_when_reader_stopped = false");
-    let mut agent = Agent::run(&config, &scratch);
-
-    agent.await_event("kill.sent", |event| event.is_of(writer));
-    let events = agent.stop();
-
-    let reasons: Vec<_> = events.iter().filter_map(|seen| seen.reason.clone()).collect();
-    assert!(!reasons.contains(&"reader-stopped".to_owned()), "{reasons:?}");
-}
-
-#[test]
-fn a_reader_stopped_between_plan_and_signal_keeps_the_writer_alive() {
-    need!(need::bpf());
-    let scratch = Scratch::new();
-    let crowd = Plan::stuck(1).start();
-    let writer = crowd.writer();
-    // The hook runs once everything is decided but the confirming looks.
-    let hook = format!("pre_kill = [\"/bin/sh\", \"-c\", \"kill -STOP {}\"]", crowd.pid());
-    let config = Config::of(&crowd, &scratch)
-        .enforcing()
-        .stalled_for("1s")
-        .paced(&hook);
-    let mut agent = Agent::run(&config, &scratch);
-
-    let skipped = agent.await_event("kill.skipped", |event| event.is_of(writer));
-    wait::till(skipped.at + Duration::from_secs(2));
-    let events = agent.stop();
-    drop(Stopped::of(&crowd));
-
-    assert_eq!(skipped.reason.as_deref(), Some("reader-stopped"));
-    assert!(events.iter().all(|seen| seen.kind != "kill.sent"), "{events:#?}");
-    assert!(proc::alive(writer));
-}
-
-#[test]
-fn rules_match_by_culprit_state_and_deadlock_and_explain_it() {
-    need!(need::bpf());
-    let scratch = Scratch::new();
-    let mut crowd = Plan::stuck(1).start();
-    let (writer, parent) = (crowd.writer(), crowd.name().to_owned());
-    let wrong = [
-        "culprit.comm = \"no-such\"",
-        "reader.state = \"stopped\"",
-        "deadlock = true",
-    ];
-    let others = wrong.iter().enumerate().map(|(n, condition)| {
-        format!(
-            "[[rule]]\nname = \"wrong-{n}\"\nmatch = {{ comm = {:?}, parent = {parent:?}, {condition} }}\n\
-             stalled_for = \"1s\"\naction = \"kill\"\nmode = \"enforce\"\n\n",
-            crowd.writer_name()
-        )
-    });
-    let others: String = others.collect();
-    let right = format!(", culprit.comm = {parent:?}, reader.state = \"sleeping\", deadlock = false");
-    let config = Config::of(&crowd, &scratch)
-        .enforcing()
-        .stalled_for("1s")
-        .matching_also(&right);
-    let file = scratch.write("rules.toml", &format!("{others}{}", config.toml()));
-
-    let explained = text(&[
-        "ps",
-        "--config",
-        file.to_str().expect("a path that is text"),
-        "--explain",
-        &writer.to_string(),
-    ]);
-    let mut command = Command::new(binary::pipestall());
-    let mut agent = Agent::start(command.args(["run", "--json", "--config"]).arg(&file));
-    let planned = agent.await_event("kill.planned", |event| event.is_of(writer));
-    agent.await_event("kill.confirmed", |event| event.is_of(writer));
-    agent.stop();
-
-    assert_eq!(planned.rule.as_deref(), Some("the-rule"));
-    assert_eq!(crowd.await_exit(writer), Exit::Signal(15));
-    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
-    for expected in [
-        format!("no culprit.comm no-such {parent}"),
-        "no reader.state stopped sleeping".to_owned(),
-        "no deadlock true false".to_owned(),
-        format!("yes culprit.comm {parent} {parent}"),
-        "4. the-rule: matches, and decides".to_owned(),
-    ] {
-        assert!(
-            explained.contains(&expected),
-            "{expected:?} is missing:\n{explained}"
-        );
-    }
-}
-
-#[test]
 fn the_table_names_the_reader_and_fits_eighty_columns() {
     need!(need::bpf());
     let crowd = Plan::stuck(2).writing(&["--thread", "a-long-thread-1"]).start();
-    let stopped = Stopped::of(&crowd);
+    let stopped = crowd.stopped();
 
     let mut command = Command::new(binary::pipestall());
     command
@@ -602,86 +449,28 @@ fn without_bpf_readers_of_pipes_are_found_and_those_of_sockets_are_unknown() {
     }
 }
 
-/// A process of the crowd's parent that is stopped until this is dropped.
-struct Stopped<'a>(&'a Crowd);
-
-impl<'a> Stopped<'a> {
-    fn of(crowd: &'a Crowd) -> Self {
-        crowd.signal(Signal::STOP);
-        await_state(crowd.pid(), 'T');
-        Self(crowd)
-    }
+/// A server that Node runs, and a client that has asked it and does not read the answer.
+struct Answered {
+    server: Family,
+    client: TcpStream,
 }
 
-impl Drop for Stopped<'_> {
-    fn drop(&mut self) {
-        self.0.signal(Signal::CONT);
-    }
-}
-
-/// A way to freeze a process.
-#[derive(Debug)]
-struct Freezer {
-    root: &'static str,
-    file: &'static str,
-    freeze: &'static str,
-    thaw: &'static str,
-}
-
-/// A control group that is frozen until this is dropped.
-#[derive(Debug)]
-struct Frozen {
-    freezer: Freezer,
-    group: PathBuf,
-    pid: u32,
-}
-
-impl Freezer {
-    fn all() -> [Self; 3] {
-        let unified = |root| Self {
-            root,
-            file: "cgroup.freeze",
-            freeze: "1",
-            thaw: "0",
-        };
-        let old = Self {
-            root: "/sys/fs/cgroup/freezer",
-            file: "freezer.state",
-            freeze: "FROZEN",
-            thaw: "THAWED",
-        };
-        [unified("/sys/fs/cgroup"), unified("/sys/fs/cgroup/unified"), old]
-    }
-
-    /// Moves a process into a group of its own and freezes that, where that can be done.
-    fn freeze(self, pid: u32) -> Option<Frozen> {
-        let group = Path::new(self.root).join(names::unique("pst"));
-        fs::create_dir(&group).ok()?;
-        let frozen = Frozen {
-            freezer: self,
-            group,
-            pid,
-        };
-        let Freezer { file, freeze, .. } = frozen.freezer;
-        fs::write(frozen.group.join("cgroup.procs"), pid.to_string()).ok()?;
-        fs::write(frozen.group.join(file), freeze).ok()?;
-        let is_frozen = || {
-            let read = |name| fs::read_to_string(frozen.group.join(name)).unwrap_or_default();
-            (read("cgroup.events").contains("frozen 1") || read("freezer.state").trim() == "FROZEN")
-                .then_some(())
-        };
-        wait::until_or_none(PATIENCE, is_frozen)?;
-        Some(frozen)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = fs::write(self.group.join(self.freezer.file), self.freezer.thaw);
-        let root = Path::new(self.freezer.root);
-        let _ = fs::write(root.join("cgroup.procs"), self.pid.to_string());
-        await_state(self.pid, 'S');
-        let _ = fs::remove_dir(&self.group);
+impl Answered {
+    /// The script prints the port that it listens on.
+    #[track_caller]
+    fn by<'a>(node: &Path, script: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Self {
+        let mut command = Command::new(node);
+        command.arg(script).args(arguments);
+        let mut server = Family::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+        let mut line = String::new();
+        let stdout = server.child().stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the port");
+        let port: u16 = line.trim().parse().expect("the port is a number");
+        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .expect("a request");
+        Self { server, client }
     }
 }
 
@@ -710,20 +499,4 @@ fn stall_of(pid: u32, program: &Path) -> Stall {
     ps(&["--min", "0s", "--comm", &ffmpeg::comm_of(program)])
         .of(pid)
         .clone()
-}
-
-#[track_caller]
-fn text(arguments: &[&str]) -> String {
-    let mut command = Command::new(binary::pipestall());
-    let done = command::run(command.args(arguments), PATIENCE);
-    let text = done.expect_code(0).stdout.clone();
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    text
-}
-
-#[track_caller]
-fn await_state(pid: u32, letter: char) {
-    wait::until(&format!("{pid} is {letter}"), wait::PATIENCE, || {
-        (proc::state(pid, pid) == Some(letter)).then_some(())
-    });
 }
