@@ -4,11 +4,14 @@
 //! compared, a signal through it cannot reach a later user of the pid. Nothing
 //! here decides whether, and nothing here signals a group, a thread or a name.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::{
+    fs::File,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, fcntl_dupfd_cloexec},
     process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit},
 };
 
@@ -25,8 +28,13 @@ use crate::{
 /// eight may be starting with their pipes.
 const RESERVE: usize = 96;
 
-/// Raises the limit on descriptors as far as it goes; returns how many handles may be open at
-/// once. An incident has hundreds of processes to end, and each takes one.
+/// The table of descriptors is made so large ahead of time. Each time that it grows, a process
+/// with several threads waits until all CPUs have noticed (`expand_fdtable`, fs/file.c): for some
+/// 10 ms, and between verdicts and their signals.
+const TABLE: usize = 4096;
+
+/// Raises the limit on descriptors as far as it goes, and makes their table large; returns how many
+/// handles may be open at once. An incident has hundreds of processes to end, and each takes one.
 #[must_use]
 pub fn make_room_for_handles() -> usize {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -35,10 +43,22 @@ pub fn make_room_for_handles() -> usize {
         maximum,
     };
     let _ = setrlimit(Resource::Nofile, raised);
+    make_the_table_large();
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     match getrlimit(Resource::Nofile).current {
         None => usize::MAX,
         Some(limit) => room_for_handles(usize::try_from(limit).unwrap_or(usize::MAX), open),
+    }
+}
+
+/// The table grows to hold the highest descriptor, and never shrinks. Where that is not to be had,
+/// it grows when it must.
+fn make_the_table_large() {
+    let limit = getrlimit(Resource::Nofile).current.map_or(TABLE, |limit| {
+        usize::try_from(limit).map_or(TABLE, |limit| limit.min(TABLE))
+    });
+    if let (Ok(any), Ok(last)) = (File::open("/dev/null"), i32::try_from(limit.saturating_sub(1))) {
+        let _ = fcntl_dupfd_cloexec(any, last);
     }
 }
 
@@ -129,6 +149,16 @@ mod tests {
         ] {
             assert_eq!(super::room_for_handles(limit, open), expected, "{limit}");
         }
+    }
+
+    #[test]
+    fn the_table_of_descriptors_does_not_grow_with_the_handles_of_an_incident() {
+        let _ = make_room_for_handles();
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        let size: u64 = size.unwrap().trim().parse().unwrap();
+        assert!(size >= limit.min(4096), "{size} of {limit}");
     }
 
     use std::process::{Child, Command, Stdio};

@@ -178,11 +178,17 @@ impl Reader {
 
 /// When a process started, in ticks of the clock since boot, as `/proc` counts.
 ///
-/// By itself and not by way of the crate, because it is asked of each of hundreds of
-/// processes between a verdict and its signal.
+/// By itself and not by way of the crate, and in one read, because it is asked of each of
+/// hundreds of processes between a verdict and its signal.
 #[must_use]
 pub fn start_ticks(tgid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{tgid}/stat")).ok()?;
+    // The kernel gives out all of it at once. It has 52 numbers and a command of 64 bytes at most.
+    let mut stat = [0; 2048];
+    let len = File::open(format!("/proc/{tgid}/stat"))
+        .ok()?
+        .read(&mut stat)
+        .ok()?;
+    let stat = stat.get(..len)?;
     // The command, in parentheses, may hold anything; the fields after it are numbers, and
     // the start is the 22nd of all (Documentation/filesystems/proc.rst).
     let after = stat.iter().rposition(|b| *b == b')')? + 2;
