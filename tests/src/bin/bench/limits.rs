@@ -2,9 +2,9 @@
 
 /// Non-blocking write and read on a pipe, with the tracer to without.
 pub(crate) const PIPE_RATIO: f64 = 1.01;
-/// Context-switch ping-pong, with the tracer to without.
+/// Context-switch ping-pong between two CPUs, with the tracer to without.
 pub(crate) const SWITCH_RATIO: f64 = 1.04;
-/// The same, to an empty program on the same tracepoint: what is ours of it.
+/// The same on one CPU, to an empty program on the same tracepoint: what is ours of it.
 pub(crate) const OVER_EMPTY_RATIO: f64 = 1.02;
 /// One scan of [`SCANNED_THREADS`], milliseconds.
 pub(crate) const SCAN_MS: f64 = 15.0;

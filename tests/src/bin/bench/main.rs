@@ -65,7 +65,10 @@ enum Role {
     Work(worker::Job),
     /// Sends back what comes on stdin.
     #[command(hide = true)]
-    Echo,
+    Echo {
+        /// The CPU to stay on, where it is not the one that is inherited.
+        cpu: Option<usize>,
+    },
     /// Threads that sleep, but not in a write.
     #[command(hide = true)]
     Sleepers(sleepers::Options),
@@ -120,7 +123,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.role {
         Some(Role::Work(job)) => job.run().map(|()| true),
-        Some(Role::Echo) => switch::echo().map(|()| true),
+        Some(Role::Echo { cpu }) => switch::echo(*cpu).map(|()| true),
         Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
         Some(Role::Storm(options)) => storm::run(options).map(|()| true),
         None => bench(&cli),

@@ -7,7 +7,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::report::{Report, Row};
 use crate::turns::{self, Contender};
-use crate::worker::Worker;
+use crate::worker::{Place, Worker};
 use crate::{Effort, cpu, limits};
 
 const BYTES: usize = 64;
@@ -18,7 +18,7 @@ const BATCHES: u32 = 200;
 /// Measures a write and the read of what was written, with and without the whole of `pipestall watch`.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     report.progress("a write and a read on a pipe with room");
-    let mut worker = Worker::start("pipe", cpu::chosen()?)?;
+    let mut worker = Worker::start("pipe", Place::one(cpu::chosen()?))?;
     let contenders = [Contender::Nobody, Contender::Product];
     let [nobody, watch] = turns::take(effort.of(15, 4), 0, &contenders, || worker.sample())?;
     report.add(
@@ -38,7 +38,7 @@ pub(crate) fn measure_traced(effort: Effort, report: &mut Report) -> Result<()> 
         return Ok(());
     }
     report.progress("a write and a read while writes are counted");
-    let mut worker = Worker::start("pipe", cpu::chosen()?)?;
+    let mut worker = Worker::start("pipe", Place::one(cpu::chosen()?))?;
     let contenders = [
         Contender::Nobody,
         Contender::Counting("no-such-command"),

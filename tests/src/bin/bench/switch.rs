@@ -1,5 +1,9 @@
-//! Context switches, where the tracer sits: a few bytes go to another process on the same CPU and
-//! come back, which takes two switches (as `perf bench sched pipe`, pinned).
+//! Context switches, where the tracer sits: a few bytes go to another process and come back, as in
+//! `perf bench sched pipe`.
+//!
+//! With a CPU for each, as the scheduler places such processes where it can; they are pinned there, so
+//! that it does not change its mind between two samples. And on one CPU for both, where a round trip
+//! is two switches and little else: the most that a program on a switch can cost.
 
 use std::env;
 use std::os::fd::OwnedFd;
@@ -7,19 +11,22 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cpu::Pinned;
 use crate::observer::Program;
 use crate::report::{Report, Row};
 use crate::turns::{self, Contender, Series};
-use crate::worker::Worker;
+use crate::worker::{Place, Worker};
 use crate::{Effort, cpu, limits};
 
 /// As `perf bench sched pipe` sends: an int.
 const BYTES: usize = 4;
 /// A few milliseconds for all batches of a sample: short turns, and many of them.
 const ROUND_TRIPS: u32 = 600;
+/// The same between two CPUs, where a round trip takes ten times as long.
+const ROUND_TRIPS_ACROSS: u32 = 150;
 const BATCHES: u32 = 3;
 
-/// Measures round trips under each program.
+/// Measures round trips under each program, across CPUs and on one.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     report.progress("context switches");
     let programs = [
@@ -29,6 +36,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
         Program::of_watch(&["--all"])?,
     ];
     let [empty, tracer, following, everyone] = &programs;
+    let cpu = cpu::chosen()?;
     let contenders = [
         Contender::Nobody,
         Contender::Program(empty),
@@ -36,32 +44,42 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
         Contender::Program(following),
         Contender::Program(everyone),
     ];
-    let mut worker = Worker::start("switch", cpu::chosen()?)?;
+    let [nobody, empty, tracer, ..] = contenders;
+    let few = [nobody, empty, tracer];
+    match cpu::allowed()?.into_iter().rfind(|&other| other != cpu) {
+        None => eprintln!("skipped: a round trip between two CPUs: there is one CPU here"),
+        Some(other) => {
+            let mut worker = Worker::start("switch", Place::two(cpu, other))?;
+            let [nobody, empty, tracer] =
+                turns::take(effort.of(300, 60), programs.len(), &few, || worker.sample())?;
+            report.add(row("round trip, 2 CPUs: empty program", &empty, &nobody));
+            report.add(row("  2 CPUs: the tracer", &tracer, &nobody).at_most(limits::SWITCH_RATIO));
+        }
+    }
+
+    let mut worker = Worker::start("switch", Place::one(cpu))?;
     let [nobody, empty, tracer, following, everyone] =
         turns::take(effort.of(300, 60), programs.len(), &contenders, || {
             worker.sample()
         })?;
-    let row = |name: &str, series: &Series| {
-        Row::of(name, series.minimum(), "ns")
-            .against(nobody.minimum())
-            .with_median(series.median_ratio(&nobody))
-    };
-    report.add(row("two switches: empty program", &empty));
-    report.add(row("  the tracer", &tracer).at_most(limits::SWITCH_RATIO));
+    report.add(row("round trip, 1 CPU: empty program", &empty, &nobody));
+    report.add(row("  1 CPU: the tracer", &tracer, &nobody));
     // What any program there costs is the kernel's and the machine's; this is ours.
-    report.add(
-        Row::of("  the tracer over the empty one", tracer.minimum(), "ns")
-            .against(empty.minimum())
-            .with_median(tracer.median_ratio(&empty))
-            .at_most(limits::OVER_EMPTY_RATIO),
-    );
-    report.add(row("  the tracer, following a writer", &following));
-    report.add(row("  the tracer, of every command", &everyone));
+    report.add(row("  1 CPU: the tracer over the empty", &tracer, &empty).at_most(limits::OVER_EMPTY_RATIO));
+    report.add(row("  1 CPU: following a writer", &following, &nobody));
+    report.add(row("  1 CPU: of every command", &everyone, &nobody));
     Ok(())
 }
 
-/// Sends back what comes on stdin, until it ends. The CPU is inherited.
-pub(crate) fn echo() -> Result<()> {
+fn row(name: &str, series: &Series, baseline: &Series) -> Row {
+    Row::of(name, series.minimum(), "ns")
+        .against(baseline.minimum())
+        .with_median(series.median_ratio(baseline))
+}
+
+/// Sends back what comes on stdin, until it ends; on this CPU, or the one that is inherited.
+pub(crate) fn echo(cpu: Option<usize>) -> Result<()> {
+    let _pinned = cpu.map(Pinned::to).transpose()?;
     let mut buffer = [0; BYTES];
     while rustix::io::read(rustix::stdio::stdin(), &mut buffer)? > 0 {
         rustix::io::write(rustix::stdio::stdout(), &buffer)?;
@@ -74,14 +92,16 @@ pub(crate) struct Switch {
     to: Option<OwnedFd>,
     from: OwnedFd,
     other: Child,
+    round_trips: u32,
 }
 
 impl Switch {
-    /// Starts the other process on the same CPU as the calling thread.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts the other process on this CPU, or on the same as the calling thread.
+    pub(crate) fn start(cpu: Option<usize>) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         let mut other = command
             .arg("echo")
+            .args(cpu.map(|cpu| cpu.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -91,15 +111,16 @@ impl Switch {
             to: Some(to),
             from,
             other,
+            round_trips: cpu.map_or(ROUND_TRIPS, |_| ROUND_TRIPS_ACROSS),
         })
     }
 
     /// Nanoseconds for a round trip.
     pub(crate) fn sample(&self) -> Result<f64> {
         let to = self.to.as_ref().context("the pipe is open")?;
-        turns::fastest_batch(BATCHES, ROUND_TRIPS, || {
+        turns::fastest_batch(BATCHES, self.round_trips, || {
             let mut buffer = [7; BYTES];
-            for _ in 0..ROUND_TRIPS {
+            for _ in 0..self.round_trips {
                 let sent = rustix::io::write(to, &buffer)?;
                 let back = rustix::io::read(&self.from, &mut buffer)?;
                 ensure!(sent == BYTES && back == BYTES, "the other process is gone");

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::observer::{self, Disturbed, Program, Watching};
 
 /// One of those that are compared.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Contender<'a> {
     /// Nothing watches.
     Nobody,

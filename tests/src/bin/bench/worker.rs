@@ -21,8 +21,33 @@ pub(crate) struct Job {
     /// The work.
     #[arg(value_enum)]
     pub(crate) work: Work,
-    /// The CPU to stay on.
-    pub(crate) cpu: usize,
+    /// The CPUs to stay on.
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Where it is done.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Place {
+    /// The process's CPU.
+    cpu: usize,
+    /// The CPU of a second process, if that is to have its own.
+    other: Option<usize>,
+}
+
+impl Place {
+    /// On one CPU, all of it.
+    pub(crate) const fn one(cpu: usize) -> Self {
+        Self { cpu, other: None }
+    }
+
+    /// On two, with a process on each.
+    pub(crate) const fn two(cpu: usize, other: usize) -> Self {
+        Self {
+            cpu,
+            other: Some(other),
+        }
+    }
 }
 
 /// Something to measure.
@@ -37,14 +62,14 @@ pub(crate) enum Work {
 impl Job {
     /// Takes a sample for each line that comes on stdin, and prints nanoseconds an operation.
     pub(crate) fn run(self) -> Result<()> {
-        let _pinned = Pinned::to(self.cpu)?;
+        let _pinned = Pinned::to(self.place.cpu)?;
         let mut sample: Box<dyn FnMut() -> Result<f64>> = match self.work {
             Work::Pipe => {
                 let pipe = Pipe::new()?;
                 Box::new(move || pipe.sample())
             }
             Work::Switch => {
-                let switch = Switch::start()?;
+                let switch = Switch::start(self.place.other)?;
                 Box::new(move || switch.sample())
             }
         };
@@ -69,11 +94,16 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts one.
-    pub(crate) fn start(work: &str, cpu: usize) -> Result<Self> {
+    pub(crate) fn start(work: &str, place: Place) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command
             .args(["work", work])
-            .arg(cpu.to_string())
+            .args(
+                [Some(place.cpu), place.other]
+                    .into_iter()
+                    .flatten()
+                    .map(|cpu| cpu.to_string()),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = Family::start(&mut command);
