@@ -83,6 +83,11 @@ impl Series {
         self.samples.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
+    /// The middle one.
+    pub(crate) fn median(&self) -> f64 {
+        median(self.samples.clone())
+    }
+
     /// The median over the rounds of this one's ratio to `other`.
     pub(crate) fn median_ratio(&self, other: &Self) -> f64 {
         median(
