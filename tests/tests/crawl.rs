@@ -24,16 +24,18 @@ fn a_writer_that_is_blocked_nine_tenths_of_the_time_is_ended_though_no_stall_of_
         .enforcing()
         .stalled_share("80%", "10s");
 
+    // It watches before it says that it has started.
+    let launched = clock::mono();
     let mut agent = Agent::run(&config, &scratch);
-    let started = agent.started();
     agent.await_event("kill.confirmed", |event| event.is_of(pid));
     let events = agent.stop();
 
     assert_eq!(crowd.await_exit(pid), Exit::Signal(SIGTERM));
     let planned = one(&events, "kill.planned");
     assert!(
-        planned.at >= started + WINDOW,
-        "the agent has watched all of the window"
+        planned.at >= launched + WINDOW,
+        "the agent has watched all of the window: {:?} after {launched:?}",
+        planned.at
     );
     assert!(
         planned.age() < PERIOD.as_secs_f64() * 1.5,

@@ -37,22 +37,28 @@ impl Row {
 
 /// The table for people, in Markdown, which a terminal shows well enough.
 pub(super) fn table(rows: &[Row], columns: &[Tracer]) -> String {
-    let mut cells = vec![
-        [
-            vec!["kernel".to_owned()],
-            columns.iter().map(ToString::to_string).collect(),
-        ]
-        .concat(),
-    ];
-    for row in rows {
+    let header = [
+        vec!["kernel".to_owned()],
+        columns.iter().map(ToString::to_string).collect(),
+    ]
+    .concat();
+    let cells = rows.iter().map(|row| {
         let values = columns.iter().map(|tracer| row.cell(*tracer)).collect();
-        cells.push([vec![row.release.clone()], values].concat());
-    }
-    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..=columns.len()).map(width).collect();
+        [vec![row.release.clone()], values].concat()
+    });
+    lay_out(&std::iter::once(header).chain(cells).collect::<Vec<_>>())
+}
+
+fn lay_out(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(String::len).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
     let mut out = String::new();
-    for (i, row) in cells.iter().enumerate() {
-        for (value, width) in row.iter().zip(&widths) {
+    for (i, line) in lines.iter().enumerate() {
+        for (value, width) in line.iter().zip(&widths) {
             let _ = write!(out, "| {value:width$} ");
         }
         out.push_str("|\n");
@@ -74,10 +80,38 @@ pub(super) fn write(path: &Path, table: &str) -> Result<()> {
     fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// A kernel of the same number and machine gets its new line; the others keep theirs.
 fn replaced(text: &str, table: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+    let (old, after) = rest.split_once(END)?;
+    let mut lines = cells(old);
+    for new in cells(table) {
+        match lines.iter_mut().find(|line| kernel(line) == kernel(&new)) {
+            Some(line) => *line = new,
+            None => lines.push(new),
+        }
+    }
+    Some(format!("{before}{BEGIN}\n{}{END}{after}", lay_out(&lines)))
+}
+
+/// The lines of a table but for the rule under the first.
+fn cells(table: &str) -> Vec<Vec<String>> {
+    let inner = |line: &str| Some(line.trim().strip_prefix('|')?.strip_suffix('|')?.to_owned());
+    let lines = table.lines().filter_map(inner);
+    lines
+        .map(|line| {
+            line.split('|')
+                .map(|cell| cell.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .filter(|line| !line.iter().all(|cell| cell.starts_with('-')))
+        .collect()
+}
+
+/// The number and the machine of a line's kernel, as of `6.1.0-56-cloud-arm64`.
+fn kernel(line: &[String]) -> Option<(Vec<&str>, &str)> {
+    let release = line.first()?;
+    Some((release.split('.').take(2).collect(), release.rsplit('-').next()?))
 }
 
 #[cfg(test)]
@@ -119,12 +153,15 @@ mod tests {
     }
 
     #[test]
-    fn a_table_takes_the_place_of_the_one_before() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(
-            replaced(&text, "new\n"),
-            Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n"))
-        );
-        assert_eq!(replaced("a", "new\n"), None);
+    fn a_kernels_line_takes_the_place_of_the_one_before_and_the_others_stay() {
+        let text = |lines: &str| format!("a\n{BEGIN}\n{lines}{END}\nb\n");
+        let head = "| kernel       | sched |\n| ------------ | ----- |\n";
+        let new = format!("{head}| 6.1.0-57-x86 | no    |\n| 6.1.0-57-arm | yes   |\n");
+        assert_eq!(replaced(&text(""), &new), Some(text(&new)));
+        let old = format!("{head}| 5.10.9-1-x86 | yes   |\n| 6.1.0-56-x86 | FAILED |\n");
+        let both =
+            format!("{head}| 5.10.9-1-x86 | yes   |\n| 6.1.0-57-x86 | no    |\n| 6.1.0-57-arm | yes   |\n");
+        assert_eq!(replaced(&text(&old), &new), Some(text(&both)));
+        assert_eq!(replaced("a", &new), None);
     }
 }
