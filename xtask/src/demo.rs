@@ -9,17 +9,15 @@ use std::env;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use self::agent::{Agent, Story};
 use self::writers::{Writer, Writers};
 use crate::build::{self, Profile};
+use crate::interrupt::Interrupt;
 use crate::shell;
 
 pub(crate) use self::writers::write_forever;
@@ -27,8 +25,6 @@ pub(crate) use self::writers::write_forever;
 /// What the agent's rules say. Long enough for the agent to watch a writer for the five seconds that it insists on.
 const STALLED_FOR: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(1);
-/// How long to wait for anything that should happen.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs the demo with the program `with`, or builds it first.
 pub(crate) fn run(with: Option<PathBuf>) -> Result<()> {
@@ -148,37 +144,4 @@ fn indented(text: &str) -> String {
             }
         })
         .collect()
-}
-
-/// Ctrl-C or a request to terminate, which the demo answers by cleaning up.
-struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    fn on_signals() -> Result<Self> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot handle signals")?;
-        }
-        Ok(Self(flag))
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            bail!("interrupted; all it had started is ended");
-        }
-        Ok(())
-    }
-
-    /// Asks `poll` until it has something; `failure` is the error when it takes too long.
-    fn wait_for<T>(&self, failure: &str, mut poll: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-        let start = shell::now();
-        loop {
-            self.check()?;
-            if let Some(it) = poll()? {
-                return Ok(it);
-            }
-            ensure!(start.elapsed() < PATIENCE, "{failure}");
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
 }

@@ -8,6 +8,7 @@ mod ci;
 mod deb;
 mod demo;
 mod fuzz;
+mod interrupt;
 mod screenshot;
 mod setup;
 mod shell;

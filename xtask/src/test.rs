@@ -35,7 +35,7 @@ pub(crate) fn run(filters: &[String]) -> Result<Totals> {
     // The live tests measure time, and each keeps more than one process busy.
     totals += test(&["--package", "tests"], &["--test-threads=2"])?;
     totals += vm::run(&vm::Args::everything(filters)).unwrap_or_else(|error| {
-        eprintln!("error: no guest can be made: {error:#}");
+        eprintln!("error: no results of guests: {error:#}");
         let mut none = Totals::default();
         none.breaks();
         none

@@ -11,6 +11,7 @@ mod matrix;
 mod programs;
 mod steps;
 
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
@@ -29,7 +30,8 @@ use self::kernels::{Choice, Kernel, LINES};
 use self::machine::{MACHINES, Machine};
 use self::matrix::Row;
 use self::programs::{Compiler, Programs, busybox};
-use self::steps::{BENCH, Step, TRACERS, Tracer, steps};
+use self::steps::{BENCH, Step, TRACERS, Tracer};
+use crate::interrupt::Interrupt;
 use crate::test::Totals;
 use crate::{setup, shell};
 
@@ -52,7 +54,7 @@ pub(crate) struct Args {
     /// Test programs to run, such as ages; those that concern the tracer unless given
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     test: Vec<String>,
-    /// Guests to run at once; two for each processor and one for each GiB of free memory unless given
+    /// Guests to run at once; two for each processor and one for each GiB of free memory unless given, one to measure
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
     /// Asks the archive for newer kernels than those in the cache
@@ -92,12 +94,14 @@ impl Args {
     }
 }
 
-/// What can be booted, and has not been yet.
+/// What can be booted, and has not been yet: a kernel, and what one tracer is to do on it.
+#[derive(Clone)]
 struct Candidate {
     machine: Machine,
     qemu: PathBuf,
     accelerator: Accelerator,
     kernel: Kernel,
+    tracer: Tracer,
     initramfs: PathBuf,
     console: PathBuf,
 }
@@ -114,19 +118,69 @@ impl Candidate {
         )
     }
 
-    /// Boots it, shows what it says, and keeps the results.
-    fn follow(&self) -> Row {
-        let row = match self.boot() {
-            Ok(guest) => follow(guest, &self.kernel),
-            Err(error) => Row {
-                release: self.kernel.release.clone(),
-                failure: Some(format!("{error:#}")),
-                ..Row::default()
-            },
-        };
-        eprintln!("vm: {} is done", self.kernel);
-        row
+    /// Boots it, shows what it says, and adds up the results.
+    fn follow(&self, interrupt: &Interrupt) -> Totals {
+        let mut totals = Totals::default();
+        if interrupt.check().is_err() {
+            return totals;
+        }
+        if let Err(error) = self
+            .boot()
+            .and_then(|guest| self.read(guest, &mut totals, interrupt))
+        {
+            self.say(&format!("{error:#}"));
+            eprintln!("error: {self}: {}", first_line(&error));
+            totals.breaks();
+        }
+        eprintln!("vm: {self} is done");
+        totals
     }
+
+    /// # Errors
+    /// The guest came to no end.
+    fn read(&self, mut guest: Guest, totals: &mut Totals, interrupt: &Interrupt) -> Result<()> {
+        loop {
+            match guest.next_line(interrupt)? {
+                Line::Boot(_) => {}
+                Line::Step(name, _) => self.say(&format!("--- {name}")),
+                Line::Done { outcome, took, name } => {
+                    self.say(&format!(
+                        "--- {name}: {outcome} after {:.1} s",
+                        took.as_secs_f64()
+                    ));
+                    if outcome != "ok" {
+                        totals.breaks();
+                    }
+                }
+                Line::Again(count, tests) => {
+                    totals.run_again(count);
+                    self.say(&format!("--- by themselves, once more: {tests}"));
+                }
+                Line::Output(text) => {
+                    totals.read(&text);
+                    self.say(&text);
+                }
+                Line::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Prints a line of the guest's.
+    fn say(&self, text: &str) {
+        // A closed stdout leaves nobody to tell.
+        let _ = writeln!(std::io::stdout().lock(), "{self:>21} | {text}");
+    }
+}
+
+/// The machine, the kernel and the tracer, as `aarch64 6.1 sched`.
+impl Display for Candidate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} {}", self.kernel, self.tracer))
+    }
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }
 
 /// What a machine's guests are made with.
@@ -165,38 +219,48 @@ impl Equipment {
         })
     }
 
-    /// A guest of each kernel, with these programs in it, to do these steps.
-    fn furnish(self, programs: &Programs, steps: &[Step], work: &TempDir) -> Result<Vec<Candidate>> {
-        let place = work.path().join(self.machine.name());
+    /// A guest of each kernel for each tracer that has steps, with these programs in it.
+    fn furnish(
+        self,
+        programs: &Programs,
+        work: &[(Tracer, Vec<Step>)],
+        place: &TempDir,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Candidate>> {
+        let place = place.path().join(self.machine.name());
         fs::create_dir_all(&place)?;
-        let initramfs = place.join("initramfs");
-        furnish(programs, &self.busybox, steps)?.write(&initramfs)?;
-        let candidate = |kernel: Kernel, accelerator| Candidate {
-            machine: self.machine,
-            qemu: self.qemu.clone(),
-            accelerator,
-            console: place.join(kernel.line.name),
-            initramfs: initramfs.clone(),
-            kernel,
-        };
-        let accelerator = guest::accelerator(self.machine, || {
-            candidate(self.kernels[0].clone(), Accelerator::Kvm).boot()
+        let mut candidates = Vec::new();
+        for (tracer, steps) in work {
+            let initramfs = place.join(tracer.to_string());
+            furnish(programs, &self.busybox, steps)?.write(&initramfs)?;
+            candidates.extend(self.kernels.iter().map(|kernel| Candidate {
+                machine: self.machine,
+                qemu: self.qemu.clone(),
+                accelerator: Accelerator::Kvm,
+                kernel: kernel.clone(),
+                tracer: *tracer,
+                initramfs: initramfs.clone(),
+                console: place.join(format!("{}-{tracer}.console", kernel.line)),
+            }));
+        }
+        let accelerator = guest::accelerator(self.machine, interrupt, || {
+            candidates.first().context("no guest to try")?.boot()
         });
+        for candidate in &mut candidates {
+            candidate.accelerator = accelerator;
+        }
         let how = match accelerator {
             Accelerator::Kvm => "by KVM",
             Accelerator::Emulation => "emulated",
         };
         eprintln!("vm: {} kernels on {}, {how}", self.kernels.len(), self.machine);
-        Ok(self
-            .kernels
-            .iter()
-            .map(|kernel| candidate(kernel.clone(), accelerator))
-            .collect())
+        Ok(candidates)
     }
 }
 
 /// Boots the kernels, runs the tests, prints the matrix. What cannot be had is skipped, and said.
 pub(crate) fn run(args: &Args) -> Result<Totals> {
+    let interrupt = Interrupt::on_signals()?;
     let work = work_folder()?;
     let mut totals = Totals::default();
     let mut candidates = Vec::new();
@@ -217,16 +281,32 @@ pub(crate) fn run(args: &Args) -> Result<Totals> {
         let programs = if args.bench {
             equipment.compiler.helpers(&[BENCH])?
         } else {
-            equipment.compiler.everything()?
+            equipment.compiler.with_tests(&steps::tests(args))?
         };
-        candidates.extend(equipment.furnish(&programs, &steps(args, &programs)?, &work)?);
+        candidates.extend(equipment.furnish(&programs, &steps::all(args), &work, &interrupt)?);
     }
-    let jobs = args
-        .jobs
-        .map_or_else(|| jobs(candidates.len()), NonZeroUsize::get);
+    // The longest first, so that at the end none runs alone.
+    candidates.sort_by_key(|candidate| candidate.tracer);
+    let jobs = match args.jobs {
+        Some(jobs) => jobs.get(),
+        None if args.bench => 1,
+        None => jobs(candidates.len()),
+    };
     let start = shell::now();
-    let rows = in_parallel(&candidates, jobs, Candidate::follow);
-    totals += report(args, &rows, start.elapsed())?;
+    let results = in_parallel(&candidates, jobs, |candidate| candidate.follow(&interrupt));
+    interrupt.check()?;
+    for result in &results {
+        totals += *result;
+    }
+    let rows = rows(&candidates, &results);
+    let table = matrix::table(&rows, &TRACERS);
+    if !args.bench {
+        println!("\n{table}");
+    }
+    println!("{} kernels in {:.0} s", rows.len(), start.elapsed().as_secs_f64());
+    if args.write_table {
+        matrix::write(&shell::root().join("README.md"), &table)?;
+    }
     Ok(totals)
 }
 
@@ -244,11 +324,12 @@ pub(crate) fn demo() -> Result<()> {
     let programs = equipment.compiler.helpers(&["xtask"])?;
     let command = ["/bin/xtask", "demo", "--with", "/bin/pipestall"].map(str::to_owned);
     let step = Step::new(NAME.to_owned(), command.into(), Tracer::Sched, LIMIT);
+    let interrupt = Interrupt::on_signals()?;
     let work = work_folder()?;
-    let candidates = equipment.furnish(&programs, &[step], &work)?;
+    let candidates = equipment.furnish(&programs, &[(Tracer::Sched, vec![step])], &work, &interrupt)?;
     let mut guest = candidates.first().context("no kernel can be had")?.boot()?;
     loop {
-        match guest.next_line()? {
+        match guest.next_line(&interrupt)? {
             Line::Boot(release) => println!("in a guest, Linux {release}"),
             Line::Output(text) => println!("{text}"),
             Line::Done { outcome, .. } => {
@@ -299,87 +380,23 @@ fn furnish(programs: &Programs, busybox: &Path, steps: &[Step]) -> Result<Initra
     Ok(initramfs)
 }
 
-/// Shows what a guest says, and keeps the results.
-fn follow(mut guest: Guest, kernel: &Kernel) -> Row {
-    let mut row = Row {
-        release: kernel.release.clone(),
-        ..Row::default()
-    };
-    let mut current: Option<Tracer> = None;
-    loop {
-        let line = match guest.next_line() {
-            Ok(line) => line,
-            Err(error) => {
-                say(kernel, &format!("{error:#}"));
-                row.failure = Some(format!("{error:#}").lines().next().unwrap_or_default().to_owned());
-                if let Some(tracer) = current {
-                    row.cells.entry(tracer).or_default().breaks();
-                }
-                return row;
-            }
-        };
-        match line {
-            Line::Boot(release) => row.release = release,
-            Line::Step(name, _) => {
-                current = Tracer::of_step(&name);
-                say(kernel, &format!("--- {name}"));
-            }
-            Line::Done { outcome, took, name } => {
-                say(
-                    kernel,
-                    &format!("--- {name}: {outcome} after {:.1} s", took.as_secs_f64()),
-                );
-                if let Some(tracer) = current.take().filter(|_| outcome != "ok") {
-                    row.cells.entry(tracer).or_default().breaks();
-                }
-            }
-            Line::Again(count, tests) => {
-                if let Some(tracer) = current {
-                    row.cells.entry(tracer).or_default().run_again(count);
-                }
-                say(kernel, &format!("--- by themselves, once more: {tests}"));
-            }
-            Line::Output(text) => {
-                if let Some(tracer) = current {
-                    row.cells.entry(tracer).or_default().read(&text);
-                }
-                say(kernel, &text);
-            }
-            Line::End => return row,
-        }
+/// The results of a kernel's guests, a row for each kernel.
+fn rows(candidates: &[Candidate], results: &[Totals]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (candidate, totals) in candidates.iter().zip(results) {
+        let release = &candidate.kernel.release;
+        let known = rows.iter().position(|row| row.release == *release);
+        let at = known.unwrap_or_else(|| {
+            rows.push(Row::new(release));
+            rows.len() - 1
+        });
+        rows[at].cells.insert(candidate.tracer, *totals);
     }
-}
-
-/// Prints a line of a guest's, whose kernel it names.
-fn say(kernel: &Kernel, text: &str) {
-    // A closed stdout leaves nobody to tell.
-    let _ = writeln!(std::io::stdout().lock(), "{kernel:>14} | {text}");
-}
-
-fn report(args: &Args, rows: &[Row], took: Duration) -> Result<Totals> {
-    let table = matrix::table(rows, &TRACERS);
-    if !args.bench {
-        println!("\n{table}");
-    }
-    println!("{} kernels in {:.0} s", rows.len(), took.as_secs_f64());
-    let mut totals = Totals::default();
-    for row in rows {
-        for cell in row.cells.values() {
-            totals += *cell;
-        }
-        if let Some(failure) = &row.failure {
-            eprintln!("error: {}: {failure}", row.release);
-            totals.breaks();
-        }
-    }
-    if args.write_table {
-        matrix::write(&shell::root().join("README.md"), &table)?;
-    }
-    Ok(totals)
+    rows
 }
 
 /// How many guests to run at once: each has two processors and half a GiB, and waits most of the time.
-fn jobs(kernels: usize) -> usize {
+fn jobs(guests: usize) -> usize {
     /// A guest keeps a third of a processor busy, emulated as it is.
     const PER_PROCESSOR: usize = 2;
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -388,7 +405,7 @@ fn jobs(kernels: usize) -> usize {
         line.split_whitespace().next()?.parse::<usize>().ok()
     });
     let fitting = free.map_or(1, |kib| kib >> 20);
-    kernels.min(processors * PER_PROCESSOR).min(fitting).max(1)
+    guests.min(processors * PER_PROCESSOR).min(fitting).max(1)
 }
 
 fn in_parallel<T: Sync, R: Send>(items: &[T], jobs: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {

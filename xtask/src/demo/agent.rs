@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::writers::Writers;
-use super::{Interrupt, PATIENCE};
+use crate::interrupt::{Interrupt, PATIENCE};
 use crate::shell;
 
 /// A running agent; it is ended with its guard.

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-use super::Interrupt;
+use crate::interrupt::Interrupt;
 use crate::toolchain::on_path;
 
 /// Raw video: a pipe is full at once.

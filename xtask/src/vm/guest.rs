@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::machine::Machine;
+use crate::interrupt::Interrupt;
 use crate::shell;
 
 /// Longest that a kernel may take to its first line, everything emulated on a busy machine.
@@ -19,6 +20,9 @@ const BOOT: Duration = Duration::from_secs(90);
 const SLACK: Duration = Duration::from_secs(30);
 /// KVM that works has booted long before.
 const TRIAL: Duration = Duration::from_secs(20);
+
+/// How often to see whether all is to end.
+const GLANCE: Duration = Duration::from_millis(250);
 
 const MEMORY: &str = "512M";
 
@@ -139,14 +143,18 @@ impl Guest {
     /// The next thing it says.
     ///
     /// # Errors
-    /// It has ended, or says nothing for longer than it may; it is ended then.
-    pub(super) fn next_line(&mut self) -> Result<Line> {
-        let wait = self.deadline.saturating_duration_since(shell::now());
-        let line = match self.lines.recv_timeout(wait) {
-            Ok(line) => Line::parse(&line),
-            Err(RecvTimeoutError::Timeout) => bail!("it hangs; the kernel says:\n{}", self.last_words()),
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!("it ended early; the kernel says:\n{}", self.last_words())
+    /// It has ended, or says nothing for longer than it may, or all is to end; it is ended then.
+    pub(super) fn next_line(&mut self, interrupt: &Interrupt) -> Result<Line> {
+        let line = loop {
+            interrupt.check()?;
+            let left = self.deadline.saturating_duration_since(shell::now());
+            match self.lines.recv_timeout(left.min(GLANCE)) {
+                Ok(line) => break Line::parse(&line),
+                Err(RecvTimeoutError::Timeout) if left > GLANCE => {}
+                Err(RecvTimeoutError::Timeout) => bail!("it hangs; the kernel says:\n{}", self.last_words()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("it ended early; the kernel says:\n{}", self.last_words())
+                }
             }
         };
         match &line {
@@ -183,7 +191,11 @@ impl Drop for Guest {
 }
 
 /// KVM where it works: there are machines on which it answers and guests hang. `boot` tries it.
-pub(super) fn accelerator(machine: Machine, boot: impl FnOnce() -> Result<Guest>) -> Accelerator {
+pub(super) fn accelerator(
+    machine: Machine,
+    interrupt: &Interrupt,
+    boot: impl FnOnce() -> Result<Guest>,
+) -> Accelerator {
     let may_open = || File::options().read(true).write(true).open("/dev/kvm").is_ok();
     if Machine::host() != Some(machine) || !may_open() {
         return Accelerator::Emulation;
@@ -191,7 +203,7 @@ pub(super) fn accelerator(machine: Machine, boot: impl FnOnce() -> Result<Guest>
     let boots = || -> Result<()> {
         let mut guest = boot()?;
         guest.deadline = shell::now() + TRIAL;
-        guest.next_line().map(drop)
+        guest.next_line(interrupt).map(drop)
     };
     match boots() {
         Ok(()) => Accelerator::Kvm,

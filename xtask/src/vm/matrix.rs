@@ -13,17 +13,22 @@ use crate::test::Totals;
 const BEGIN: &str = "<!-- kernels: written by `cargo xtask vm --write-table` -->";
 const END: &str = "<!-- kernels: end -->";
 
-/// The results of one guest.
-#[derive(Clone, Debug, Default)]
+/// The results of one kernel's guests.
+#[derive(Clone, Debug)]
 pub(super) struct Row {
     /// What its `uname -r` says.
     pub(super) release: String,
     pub(super) cells: BTreeMap<Tracer, Totals>,
-    /// Why it came to no end, if it did not.
-    pub(super) failure: Option<String>,
 }
 
 impl Row {
+    pub(super) fn new(release: &str) -> Self {
+        Self {
+            release: release.to_owned(),
+            cells: BTreeMap::new(),
+        }
+    }
+
     /// What the kernel does with a tracer. Where every test of it was skipped, it cannot be used.
     fn cell(&self, tracer: Tracer) -> String {
         match self.cells.get(&tracer) {
@@ -141,7 +146,6 @@ mod tests {
                     totals("test result: FAILED. 3 passed; 1 failed; 0 ignored"),
                 ),
             ]),
-            failure: None,
         };
         let columns = [Tracer::Sched, Tracer::Fentry, Tracer::Kprobe, Tracer::Scan];
         assert_eq!(

@@ -103,12 +103,13 @@ impl Compiler {
         Ok(Self { machine, toolchain })
     }
 
-    /// Builds what every guest has, and the tests.
-    pub(super) fn everything(&self) -> Result<Programs> {
-        let tests = ["test", "--no-run", "--package", "tests", "--test", "*"];
+    /// Builds what every guest has, and these test programs.
+    pub(super) fn with_tests(&self, tests: &[&str]) -> Result<Programs> {
+        let build = ["test", "--no-run", "--package", "tests"];
+        let tests = tests.iter().flat_map(|name| ["--test", name]);
         Ok(Programs {
             helpers: self.executables(&with_helpers(&[]))?,
-            tests: self.executables(&tests)?,
+            tests: self.executables(&build.into_iter().chain(tests).collect::<Vec<_>>())?,
         })
     }
 

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::Args;
-use super::programs::Programs;
 
 /// What measures.
 pub(super) const BENCH: &str = "bench";
@@ -44,13 +42,6 @@ impl Tracer {
             Self::Scan => "scan",
         }
     }
-
-    /// The one that a step is about.
-    pub(super) fn of_step(name: &str) -> Option<Self> {
-        TRACERS
-            .into_iter()
-            .find(|tracer| name.split(' ').next() == Some(tracer.name()))
-    }
 }
 
 impl Display for Tracer {
@@ -80,54 +71,52 @@ impl Step {
     }
 }
 
-/// What is asked for, of the programs that there are.
-pub(super) fn steps(args: &Args, programs: &Programs) -> Result<Vec<Step>> {
+/// The test programs that are run with one tracer or another.
+pub(super) fn tests(args: &Args) -> Vec<&str> {
+    if args.test.is_empty() {
+        KERNEL_TESTS.to_vec()
+    } else {
+        args.test.iter().map(String::as_str).collect()
+    }
+}
+
+/// What is asked for, by tracer.
+pub(super) fn all(args: &Args) -> Vec<(Tracer, Vec<Step>)> {
     let tracers = if args.tracer.is_empty() {
         &TRACERS[..]
     } else {
         &args.tracer[..]
     };
-    if let Some(unknown) = args.test.iter().find(|name| !programs.tests.contains_key(*name)) {
-        let known: Vec<_> = programs.tests.keys().map(String::as_str).collect();
-        bail!("there is no test program {unknown}, but {}", known.join(", "));
+    let steps = |tracer: &Tracer| (*tracer, of_tracer(*tracer, args));
+    tracers
+        .iter()
+        .map(steps)
+        .filter(|(_, steps)| !steps.is_empty())
+        .collect()
+}
+
+fn of_tracer(tracer: Tracer, args: &Args) -> Vec<Step> {
+    if args.bench {
+        let counts = matches!(tracer, Tracer::Fentry | Tracer::Kprobe);
+        let command = [&format!("/bin/{BENCH}"), "--only", "writes"].map(str::to_owned);
+        let step = || Step::new(format!("{tracer} {BENCH}"), command.into(), tracer, STEP);
+        return counts.then(step).into_iter().collect();
     }
-    let mut steps = Vec::new();
-    for tracer in tracers {
-        if args.bench {
-            if matches!(tracer, Tracer::Fentry | Tracer::Kprobe) {
-                let command = [&format!("/bin/{BENCH}"), "--only", "writes"].map(str::to_owned);
-                steps.push(Step::new(
-                    format!("{tracer} {BENCH}"),
-                    command.into(),
-                    *tracer,
-                    STEP,
-                ));
-            }
-            continue;
-        }
-        for test in programs.tests.keys() {
-            let wanted = if args.test.is_empty() {
-                (*tracer == Tracer::Sched && KERNEL_TESTS.contains(&&**test))
-                    || TRACER_TESTS.contains(&&**test)
-            } else {
-                args.test.contains(test)
-            };
-            if !wanted {
-                continue;
-            }
-            // When a program is attached to a function, the exits of those asleep in it are lost to the others
-            // (bpf_tramp_image_put(), kernel/bpf/trampoline.c), and `watch` counts them.
-            let threads = if (*tracer, &**test) == (Tracer::Fentry, "watch") {
-                1
-            } else {
-                2
-            };
-            let mut command = vec![format!("/tests/{test}"), format!("--test-threads={threads}")];
-            command.extend(args.filters.iter().cloned());
-            steps.push(Step::new(format!("{tracer} {test}"), command, *tracer, STEP));
-        }
-    }
-    Ok(steps)
+    let concerns =
+        |test: &&str| !args.test.is_empty() || tracer == Tracer::Sched || TRACER_TESTS.contains(test);
+    let step = |test: &str| {
+        // When a program is attached to a function, the exits of those asleep in it are lost to the others
+        // (bpf_tramp_image_put(), kernel/bpf/trampoline.c), and `watch` counts them.
+        let threads = if (tracer, test) == (Tracer::Fentry, "watch") {
+            1
+        } else {
+            2
+        };
+        let mut command = vec![format!("/tests/{test}"), format!("--test-threads={threads}")];
+        command.extend(args.filters.iter().cloned());
+        Step::new(format!("{tracer} {test}"), command, tracer, STEP)
+    };
+    tests(args).into_iter().filter(concerns).map(step).collect()
 }
 
 fn environment(tracer: Tracer) -> BTreeMap<&'static str, String> {
