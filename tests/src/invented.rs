@@ -18,7 +18,8 @@ pub fn line(seq: u64, kind: &str, writer: u64, reason: Option<&str>) -> String {
             "uid": 1000, "user": "peertube", "ppid": 1, "parent": "node", "cgroup": "/",
             "unit": "peertube.service", "container": null, "channel": "unix", "inode": writer, "fd": 1,
             "stream": "stdout", "syscall": "write", "since": "2026-11-23T07:59:00.000Z", "age_seconds": 60.0,
-            "age_is_minimum": false, "preexisting": false, "queued_bytes": 219_264,
+            "age_is_minimum": false, "age_is_maximum": false, "preexisting": false,
+            "queued_bytes": 219_264,
         },
     });
     if let Some(reason) = reason {

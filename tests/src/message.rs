@@ -53,6 +53,9 @@ pub struct Stall {
     /// Whether the age is only a lower bound.
     #[serde(default)]
     pub age_is_minimum: bool,
+    /// Whether the age is only an upper bound.
+    #[serde(default)]
+    pub age_is_maximum: bool,
     /// Who holds the reading end, if anybody could be found.
     pub readers: Option<Vec<Reader>>,
     /// Who does not read, at the end of the chain.

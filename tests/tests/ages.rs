@@ -10,7 +10,7 @@ use tests::config::Config;
 use tests::crowd::{Channel, Crowd, Plan};
 use tests::order::{Exit, Order};
 use tests::pidfd::PidFd;
-use tests::ps::ps;
+use tests::ps::{ps, text};
 use tests::scratch::Scratch;
 use tests::{clock, ffmpeg, names, need, proc, strace, wait};
 
@@ -144,6 +144,9 @@ fn assert_watched_for_all_of_its_time(channel: Channel, doubt: impl Fn(&mut Crow
     let _held = doubt(&mut crowd);
     let config = Config::of(&crowd, &scratch).enforcing().stalled_for("7s");
     wait::till(crowd.ready() + STALLED_FOR);
+    let file = config.file(&scratch);
+    let file = file.to_str().expect("a path that is text");
+    let explained = text(&["ps", "--config", file, "--explain", &pid.to_string()]);
 
     let mut agent = Agent::run(&config, &scratch);
     let started = agent.started();
@@ -155,8 +158,20 @@ fn assert_watched_for_all_of_its_time(channel: Channel, doubt: impl Fn(&mut Crow
         (7.0 - wait::late(0.2)..9.0).contains(&watched),
         "{channel:?}: {watched}"
     );
-    // It is said to be as old as the writer's last sleep is.
+    // It is said to be as old as the writer's last sleep is, at most.
     assert!(sent.age() >= 13.5, "{channel:?}: {}", sent.age());
+    let stall = sent.stall.as_ref();
+    assert!(
+        stall.is_some_and(|stall| stall.age_is_maximum),
+        "{channel:?}: {stall:#?}"
+    );
+    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in ["stalled for at most ", "has watched the stall for 7.0s."] {
+        assert!(
+            explained.contains(expected),
+            "{expected:?} is missing:\n{explained}"
+        );
+    }
 }
 
 #[test]

@@ -131,6 +131,18 @@ fn summarize(writers: &Writers, ages: &[f64], stories: &[Story], recorded: &str)
         println!("   {grace} ms of that are the rule's grace: an ffmpeg that is stuck in write");
         println!("   does not act on SIGTERM, so SIGKILL had to follow.");
     }
+    for (writer, story) in writers.list().iter().zip(stories) {
+        if story.doubted {
+            println!(
+                "   {}'s channel does not prove that nothing was taken before the",
+                writer.pid
+            );
+            println!(
+                "   agent came, so the agent has watched it for all of {} s itself.",
+                STALLED_FOR.as_secs()
+            );
+        }
+    }
     ended
 }
 

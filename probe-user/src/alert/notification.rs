@@ -94,8 +94,8 @@ impl Notification {
                 "cmdline": ["sample", "-i", "pipe:0", "pipe:1"], "uid": 65534, "user": "nobody", "ppid": 1,
                 "parent": "sample", "cgroup": "/sample.slice/sample.service", "unit": "sample.service",
                 "container": null, "channel": "pipe", "inode": 1, "fd": 1, "stream": "stdout", "syscall": "write",
-                "since": format!("{now:.3}"), "age_seconds": 61.2, "age_is_minimum": false, "preexisting": false,
-                "queued_bytes": 65536,
+                "since": format!("{now:.3}"), "age_seconds": 61.2, "age_is_minimum": false,
+                "age_is_maximum": false, "preexisting": false, "queued_bytes": 65536,
             },
         });
         Self::of(Class::Stall, node, now, "stalled", event)

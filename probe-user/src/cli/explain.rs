@@ -14,7 +14,7 @@ use crate::{
     core::{
         explain::{Decision, Explanation},
         matcher::Subject,
-        model::{Bound, Facts, Stall, channel_name},
+        model::{Facts, Stall, channel_name},
         policy::Verdict,
         rule::{Action, Mode, Rule},
     },
@@ -103,10 +103,11 @@ impl Process {
             .stream
             .map_or_else(|| format!("fd {}", last.fd), |stream| stream.as_str().to_owned());
         let channel = channel_name(last.channel.kind);
-        let since = match (stall.draining, stall.bound == Bound::AtLeast) {
-            (true, _) => "its reader takes bytes".to_owned(),
-            (false, true) => format!("stalled for at least {}", text::age(stall.age(last.at))),
-            (false, false) => format!("stalled for {}", text::age(stall.age(last.at))),
+        let since = if stall.draining {
+            "its reader takes bytes".to_owned()
+        } else {
+            let age = text::age(stall.age(last.at));
+            format!("stalled for {}{age}", text::bound(stall.bound))
         };
         let more = match more {
             0 => String::new(),
@@ -142,7 +143,7 @@ pub(super) fn as_text(config: &Config, process: &Process) -> String {
         }
     }
     out.push('\n');
-    let conclusion = conclusion(config, subject, &explanation);
+    let conclusion = conclusion(config, subject, process.stall(), &explanation);
     out.push_str(&text::wrap(&text::one_line(&conclusion), WIDTH));
     out
 }
@@ -184,7 +185,12 @@ fn not_observed(observe: &Observe, subject: Subject<'_>) -> Option<String> {
         .then(|| format!("observe.channels does not name {}", channel_name(channel)))
 }
 
-fn conclusion(config: &Config, subject: Subject<'_>, explanation: &Explanation<'_>) -> String {
+fn conclusion(
+    config: &Config,
+    subject: Subject<'_>,
+    stall: Option<&Stall>,
+    explanation: &Explanation<'_>,
+) -> String {
     if not_observed(&config.observe, subject).is_some() {
         return "Decision: nothing, for the process is not observed.".to_owned();
     }
@@ -200,18 +206,17 @@ fn conclusion(config: &Config, subject: Subject<'_>, explanation: &Explanation<'
     let share = rule.stalled_share.map(|share| {
         format!("once it has been blocked for over {share}, which only a running agent can tell")
     });
-    let by_age = match due {
-        None => rule
-            .stalled_for
-            .map(|age| format!("once it is stalled for {}", text::age(age))),
-        Some(due) if *due <= subject.at => {
-            Some("at once, by an agent that has watched the stall for long enough".to_owned())
-        }
-        Some(due) => Some(format!(
+    let by_age = rule.stalled_for.map(|stalled_for| match (stall, due) {
+        (Some(stall), Some(due)) if *due <= subject.at => format!(
+            "at once, by an agent that has watched the stall for {}",
+            text::age(rule.watch(stall, stalled_for))
+        ),
+        (_, Some(due)) => format!(
             "in {}, if nothing moves until then",
             text::age(due.since(subject.at))
-        )),
-    };
+        ),
+        (_, None) => format!("once it is stalled for {}", text::age(stalled_for)),
+    });
     let when = by_age.into_iter().chain(share).collect::<Vec<_>>().join(", or ");
     let age = rule.matches.min_process_age.filter(|_| due.is_none());
     let age = age.map_or(String::new(), |age| {

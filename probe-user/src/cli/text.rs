@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::core::model::Bound;
+
 /// An age in at most six columns: `0.2s`, `12s`, `3m04s`, `5h12m`, `12d3h`.
 #[must_use]
 pub fn age(age: Duration) -> String {
@@ -12,6 +14,16 @@ pub fn age(age: Duration) -> String {
         60..3600 => format!("{}m{:02}s", s / 60, s % 60),
         3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
         _ => format!("{}d{}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// What is said before an age of what it says of the truth.
+#[must_use]
+pub const fn bound(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Exact => "",
+        Bound::AtLeast => "at least ",
+        Bound::AtMost => "at most ",
     }
 }
 

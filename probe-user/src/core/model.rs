@@ -284,9 +284,10 @@ impl fmt::Display for StallId {
 }
 
 /// How an age relates to the truth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bound {
     /// It is the age.
+    #[default]
     Exact,
     /// The stall may be older: it began before the observer could know.
     AtLeast,

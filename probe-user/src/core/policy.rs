@@ -151,13 +151,20 @@ impl Rule {
         let Some(stalled_for) = self.stalled_for else {
             return Mono::NEVER;
         };
-        let watch = match self.action {
+        crossing(stall, stalled_for, self.watch(stall, stalled_for)).max(self.grown_up(stall))
+    }
+
+    /// How long the observer itself must have watched a stall before the rule acts on its age,
+    /// `stalled_for`.
+    #[must_use]
+    pub fn watch(&self, stall: &Stall, stalled_for: Duration) -> Duration {
+        let enough = match self.action {
             Action::Alert => WATCH_BEFORE_REPORT,
             Action::Term | Action::Kill if stall.bound != Bound::AtMost => WATCH_BEFORE_KILL,
             // It may have been draining, slowly, before the observer came.
             Action::Term | Action::Kill => stalled_for,
         };
-        crossing(stall, stalled_for, watch).max(self.grown_up(stall))
+        enough.min(stalled_for)
     }
 
     /// When the process is old enough.

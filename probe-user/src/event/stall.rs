@@ -62,6 +62,9 @@ pub struct StallView {
     pub age_seconds: f64,
     /// Whether it may be older.
     pub age_is_minimum: bool,
+    /// Whether it may be younger: it began before the observer did, and its reader may have taken
+    /// something since.
+    pub age_is_maximum: bool,
     /// Whether it began before the observer did.
     pub preexisting: bool,
     /// What is queued: bytes for pipes, memory in bytes for sockets.
@@ -111,6 +114,7 @@ impl StallView {
             since: rfc3339(before(now, stall.age(at))),
             age_seconds: clock::seconds(stall.age(at)),
             age_is_minimum: stall.bound == Bound::AtLeast,
+            age_is_maximum: stall.bound == Bound::AtMost,
             preexisting: stall.preexisting,
             queued_bytes: last.queued,
             cause: CauseView::new(stall),

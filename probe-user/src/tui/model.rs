@@ -11,15 +11,11 @@ pub use self::wire::{
 use crate::core::{
     chain::{Cause, Link},
     matcher::{Subject, Write},
-    model::{Channel, ChannelKind, Facts, Mono, Process, Stream, channel_name},
+    model::{Bound, Channel, ChannelKind, Facts, Mono, Process, Stream, channel_name},
 };
 
 /// A stalled writer as the table has it.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts as they are told, each by itself"
-)]
 pub struct Row {
     /// Names the stall for as long as the agent runs.
     pub id: String,
@@ -53,8 +49,8 @@ pub struct Row {
     pub since: String,
     /// How long, when the snapshot was taken.
     pub age: Duration,
-    /// Whether it may be older.
-    pub at_least: bool,
+    /// What that says of the stall's age.
+    pub bound: Bound,
     /// Whether it began before the observer did.
     pub preexisting: bool,
     /// Whether its reader took something between the last two looks.
@@ -213,7 +209,11 @@ impl From<StallState> for Row {
             syscall: stall.syscall,
             since: stall.since,
             age: Duration::try_from_secs_f64(stall.age_seconds).unwrap_or_default(),
-            at_least: stall.age_is_minimum,
+            bound: match (stall.age_is_minimum, stall.age_is_maximum) {
+                (true, _) => Bound::AtLeast,
+                (false, true) => Bound::AtMost,
+                (false, false) => Bound::Exact,
+            },
             preexisting: stall.preexisting,
             draining: stall.state.as_deref() == Some("draining"),
             queued: stall.queued_bytes,

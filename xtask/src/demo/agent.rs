@@ -31,6 +31,8 @@ pub(super) struct Story {
     /// When the verdict fell, and the stall's age then.
     planned: Option<(Instant, f64)>,
     confirmed: Option<Instant>,
+    /// Whether its channel does not prove the age that it had before the agent came.
+    pub(super) doubted: bool,
     killed: bool,
     failure: Option<String>,
 }
@@ -151,6 +153,7 @@ impl Story {
             .as_str()
             .unwrap_or_default()
             .clone_into(&mut self.channel);
+        self.doubted |= stall["age_is_maximum"] == true;
         match event["type"].as_str().unwrap_or_default() {
             "kill.planned" => self.planned = stall["age_seconds"].as_f64().map(|age| (time, age)),
             "kill.sent" => self.killed |= event["signal"] == "SIGKILL",

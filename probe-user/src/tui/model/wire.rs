@@ -174,6 +174,7 @@ pub struct Stall {
     pub since: String,
     pub age_seconds: f64,
     pub age_is_minimum: bool,
+    pub age_is_maximum: bool,
     pub preexisting: bool,
     pub queued_bytes: Option<u64>,
     /// `null` is what is found where nobody is; a source that does not look says nothing.

@@ -45,7 +45,6 @@ fn lines(row: &Row, state: &State, elapsed: Duration, width: usize) -> Vec<Line<
         lines: Vec::new(),
         width: width.max(NAME + 12),
     };
-    let bound = if row.at_least { "at least " } else { "" };
     let before = if row.preexisting {
         ", before the observer"
     } else {
@@ -54,7 +53,8 @@ fn lines(row: &Row, state: &State, elapsed: Duration, width: usize) -> Vec<Line<
     page.fact(
         "stalled",
         &format!(
-            "{bound}{}, since {}{before}",
+            "{}{}, since {}{before}",
+            text::bound(row.bound),
             text::age(row.age + elapsed),
             short_time(&row.since)
         ),

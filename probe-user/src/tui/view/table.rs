@@ -12,7 +12,7 @@ use ratatui::{
 use super::{fate, fit, look::Tone};
 use crate::{
     cli::text,
-    core::model::{Mono, Stream},
+    core::model::{Bound, Mono, Stream},
     tui::{
         model::{Party, Row},
         state::{
@@ -256,7 +256,7 @@ fn age(row: &Row, state: &State, elapsed: Duration) -> String {
         .outcome(&row.id)
         .is_some_and(|outcome| outcome.succeeded);
     let age = if over { row.age } else { row.age + elapsed };
-    let bound = if row.at_least { ">" } else { "" };
+    let bound = if row.bound == Bound::AtLeast { ">" } else { "" };
     format!("{bound}{}", text::age(age))
 }
 

@@ -8,7 +8,7 @@ use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Color};
 
 use super::*;
 use crate::{
-    core::model::{Facts, Stream},
+    core::model::{Bound, Facts, Stream},
     tui::{
         model::{Bucket, Event, EventStall, Histogram, Kills, Lost, Party, Row, Rule, Snapshot, Status},
         state::{Message, kill::Rights},
@@ -158,7 +158,7 @@ fn incident() -> Vec<Row> {
         row(5, 90, r#"{"state":"left-alone","reason":"dry-run"}"#),
     ];
     rows.extend((6..40).map(|i| row(i, u64::from(60 - i), &due(i))));
-    rows[0].at_least = true;
+    rows[0].bound = Bound::AtLeast;
     rows[0].preexisting = true;
     rows[3].facts = Arc::new(Facts {
         user: Some("root".to_owned()),
