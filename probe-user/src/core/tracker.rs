@@ -120,7 +120,7 @@ impl Tracker {
                             let is_there =
                                 (stall.last.channel, stall.last.exec) == (sighting.channel, sighting.exec);
                             let next = match why {
-                                Ended::Drained => self.resume(sighting),
+                                Ended::Drained => self.resume(sighting, stall.last.at),
                                 Ended::Left | Ended::Exited => self.begin(sighting, &channels),
                             };
                             if stall.crawls.is_some() && is_there {
@@ -247,9 +247,12 @@ impl Tracker {
         }
     }
 
-    /// The stall of a writer whose reader has just taken something.
-    fn resume(&mut self, sighting: Sighting) -> Stall {
-        let since = sighting.token_since.unwrap_or(sighting.at);
+    /// The stall of a writer whose reader has taken something since the look at `last`.
+    fn resume(&mut self, sighting: Sighting, last: Mono) -> Stall {
+        // The tracer looks when the writer runs. Where others write to the same socket, a token may come
+        // back while this one sleeps; to the tracer it is then as old as it was.
+        let since = sighting.token_since.filter(|since| *since > last);
+        let since = since.unwrap_or(sighting.at);
         Stall {
             draining: true,
             ..self.stall(sighting, since)
@@ -297,7 +300,7 @@ impl Tracker {
 
 /// Whether what was read of a process still holds: it runs the same program, for the same
 /// user, under the same parent.
-fn is_same_process(last: &Sighting, now: &Sighting) -> bool {
+pub(super) fn is_same_process(last: &Sighting, now: &Sighting) -> bool {
     (last.exec, last.uid, last.ppid) == (now.exec, now.uid, now.ppid)
 }
 

@@ -186,7 +186,9 @@ fn replayed(started: Mono, known: &[Known<'_>]) -> (Option<View>, Vec<Ended>) {
                         ..view
                     },
                     Some(Ended::Drained) => {
-                        let since = sighting.token_since.unwrap_or(sighting.at);
+                        // What the tracer knows from before has been seen to be over.
+                        let since = sighting.token_since.filter(|since| *since > last.at);
+                        let since = since.unwrap_or(sighting.at);
                         View {
                             since,
                             watched: since,
@@ -236,24 +238,11 @@ prop_compose! {
         exec in prop::sample::select(vec![0, 0, 0, 0, 0, 1]),
     ) -> Aged {
         let sighting = Sighting {
-            writer: writer(number),
-            at: Mono::default(),
             channel: Channel { kind, dev: 1, inode },
             token: DrainToken([token, 0]),
-            entered: None,
-            token_since: None,
-            last_ran: None,
             untouched,
             exec,
-            ppid: 1,
-            uid: 1000,
-            fd: 1,
-            syscall: WriteSyscall::Write,
-            stream: Some(Stream::Stdout),
-            queued: None,
-            counted: None,
-            comm: "ffmpeg".into(),
-            thread: "ffmpeg".into(),
+            ..asleep(writer(number))
         };
         (sighting, [entered, token_since, ran])
     }
@@ -270,6 +259,57 @@ fn history() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let look = (prop::bool::weighted(0.8), prop::collection::vec(sighting(), 0..4)).prop_map(Ok);
     let what = prop_oneof![12 => look, 1 => (0..4_u32).prop_map(Err)];
     prop::collection::vec((0..120_u64, what), 1..40)
+}
+
+#[test]
+fn a_socket_token_that_comes_back_by_way_of_another_writer_is_as_old_as_the_look_that_shows_it() {
+    let mut tracker = Tracker::new(mono(0));
+    for (seconds, token) in [(5, 1), (10, 2), (65, 1)] {
+        let at = mono(seconds * 1000);
+        let sighting = Sighting {
+            at,
+            token: DrainToken([token, 0]),
+            entered: Some(mono(1000)),
+            // The tracer has not looked since this writer went to sleep on the first token.
+            token_since: (token == 1).then_some(mono(1000)),
+            ..asleep(writer(2))
+        };
+        tracker.observe(Look {
+            at,
+            traced: true,
+            sightings: vec![sighting],
+        });
+    }
+    let stall = tracker.get(writer(2)).expect("it is still there");
+    assert_eq!((stall.since, stall.watched), (mono(65_000), mono(65_000)));
+}
+
+/// A writer to a socket of which nothing else is known.
+fn asleep(writer: WriterId) -> Sighting {
+    Sighting {
+        writer,
+        at: Mono::default(),
+        channel: Channel {
+            kind: ChannelKind::Unix,
+            dev: 1,
+            inode: 0,
+        },
+        token: DrainToken([0, 0]),
+        entered: None,
+        token_since: None,
+        last_ran: None,
+        untouched: false,
+        exec: 0,
+        ppid: 1,
+        uid: 1000,
+        fd: 1,
+        syscall: WriteSyscall::Write,
+        stream: Some(Stream::Stdout),
+        queued: None,
+        counted: None,
+        comm: "ffmpeg".into(),
+        thread: "ffmpeg".into(),
+    }
 }
 
 proptest! {
