@@ -329,7 +329,7 @@ impl Agent {
             Effect::CheckReaders(processes) => {
                 let people = People::default().see_all(&processes);
                 self.tell_exits();
-                self.machine.handle_people(people, clock::now());
+                self.machine.handle_people(&processes, people, clock::now());
             }
             Effect::Open(id, process) => self.open(id, process),
             Effect::Hook(id, hook, snapshot) => self.hook(id, hook, &snapshot),

@@ -186,9 +186,7 @@ impl Machine {
         }
         self.let_crawlers_go();
         self.age_readers();
-        if !self.check_for_kills(now) {
-            self.move_kills_on(now);
-        }
+        self.move_confirmed_on(now);
         self.poll_readers(now);
         self.ask_about_the_unknown(true, now);
         self.judge_all(now);

@@ -12,6 +12,9 @@ use super::{
 /// The name that stands for a rule where somebody asked for a kill; no rule may have it.
 pub const MANUAL: &str = "manual";
 
+/// What is said of a process that is not what it was when its end was decided.
+pub(super) const CHANGED: &str = "it has a new parent or user, or is another program";
+
 /// How long the observer itself must have watched a token before it acts, at the most.
 pub const WATCH_BEFORE_KILL: Duration = Duration::from_secs(5);
 
@@ -68,10 +71,7 @@ impl Policy {
     /// Why it is not, and in words.
     pub fn still_means(&self, rule: &RuleRef, stall: &Stall) -> Result<(), (Skipped, &'static str)> {
         let Some(facts) = &stall.facts else {
-            return Err((
-                Skipped::Identity,
-                "it has a new parent or user, or is another program",
-            ));
+            return Err((Skipped::Identity, CHANGED));
         };
         if self.protect.covers(&stall.last, facts) {
             return Err((Skipped::Protected, "it has become one that is protected"));

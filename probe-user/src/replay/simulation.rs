@@ -259,7 +259,7 @@ impl<'a> Simulation<'a> {
                 }
                 Effect::CheckReaders(processes) => {
                     let people = self.survey.people(&processes, now);
-                    self.machine.handle_people(people, now);
+                    self.machine.handle_people(&processes, people, now);
                 }
                 Effect::Open(id, process) => {
                     self.targets.insert(id, process);

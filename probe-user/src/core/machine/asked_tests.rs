@@ -148,6 +148,20 @@ fn nobody_is_ended_while_nothing_can_be_recorded_and_everybody_once_it_can() {
 }
 
 #[test]
+fn a_plan_that_is_on_disk_is_put_off_too_when_nothing_more_can_be_recorded() {
+    let mut world = stuck_under(|_| ());
+    world.disk_fills = true;
+    world.run(seconds(60.0));
+    assert_eq!((world.commits, world.signals.len()), (1, 0));
+    assert!(matches!(outlook(&world), Outlook::Held(Skipped::Unrecorded, _)));
+
+    let now = world.now;
+    world.machine.handle_recording(true, now);
+    world.run(seconds(1.0));
+    assert_eq!((world.commits, world.signals.len()), (2, 1));
+}
+
+#[test]
 fn a_sigkill_that_is_due_waits_for_the_record() {
     let mut world = stuck_under(|_| ());
     world.tasks.get_mut(&7).expect("the task").dies_on_term = false;

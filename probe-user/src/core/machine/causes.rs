@@ -34,8 +34,8 @@ pub(super) struct Causes {
     fresh: BTreeSet<Process>,
     /// A stall is over since causes were worked out, so that others may have another.
     stale: bool,
-    /// Kills wait for [`Self::checking`].
-    kills_wait: bool,
+    /// The kills that the last look may move on, once nobody is left in [`Self::checking`].
+    waiting: BTreeSet<KillId>,
     /// When readers were last looked at only because rules ask for their states.
     polled: Option<Mono>,
 }
@@ -83,9 +83,10 @@ impl Machine {
         self.causes.again = Some(now.after(HOLD_FOR));
     }
 
-    /// Takes in what those do now who were asked about; who is left out is gone.
-    pub fn handle_people(&mut self, people: Vec<(Process, Person)>, now: Mono) {
-        let asked = std::mem::take(&mut self.causes.checking);
+    /// Takes in what those do now who were `asked` about; who is left out is gone.
+    pub fn handle_people(&mut self, asked: &[Process], people: Vec<(Process, Person)>, now: Mono) {
+        let asked: BTreeSet<_> = asked.iter().copied().collect();
+        self.causes.checking.retain(|process| !asked.contains(process));
         let known = &mut self.causes.readership.people;
         let mut changed = false;
         let told: BTreeSet<_> = people.iter().map(|(process, _)| *process).collect();
@@ -106,8 +107,9 @@ impl Machine {
         if changed {
             self.link(&BTreeSet::new());
         }
-        if std::mem::take(&mut self.causes.kills_wait) {
-            self.move_kills_on(now);
+        if self.causes.checking.is_empty() {
+            let waiting = std::mem::take(&mut self.causes.waiting);
+            self.move_kills_on(waiting, now);
         }
         self.judge_all(now);
         self.admit(now);
@@ -198,15 +200,26 @@ impl Machine {
         self.causes.readership.writing.remove(&process);
     }
 
-    /// Asks what the readers of kills do that this look may confirm. Says whether the kills have
-    /// to wait for that.
-    pub(super) fn check_for_kills(&mut self, now: Mono) -> bool {
+    /// Moves on the kills that waited for a look, once it is known what their readers do; no other
+    /// kill that comes so far meanwhile.
+    pub(super) fn move_confirmed_on(&mut self, now: Mono) {
         let moves = |step: Step| match step {
             Step::Opened | Step::Committed => true,
             Step::Terminating { until } => until <= now,
             Step::Opening | Step::Hooking | Step::Committing | Step::Killing { .. } => false,
         };
-        let kills = self.kills.values().filter(|kill| moves(kill.step));
+        let kills = self.kills.iter().filter(|(_, kill)| moves(kill.step));
+        let kills: BTreeSet<_> = kills.map(|(id, _)| *id).collect();
+        if self.check_for(&kills) {
+            self.causes.waiting = kills;
+        } else {
+            self.move_kills_on(kills, now);
+        }
+    }
+
+    /// Asks what the readers of kills do. Says whether the kills have to wait for that.
+    fn check_for(&mut self, kills: &BTreeSet<KillId>) -> bool {
+        let kills = kills.iter().filter_map(|id| self.kills.get(id));
         let stalls = kills.filter_map(|kill| {
             let rule = self
                 .settings
@@ -218,9 +231,7 @@ impl Machine {
             (rule.hold_when_reader_stopped || rule.matches.asks_about_readers()).then_some(stall)
         });
         let wanted: Vec<_> = stalls.filter_map(|stall| stall.cause.clone()).collect();
-        let asked = self.check(wanted.iter());
-        self.causes.kills_wait |= asked;
-        asked
+        self.check(wanted.iter())
     }
 
     /// Where rules ask for it, looks now and then at what all known readers do.
@@ -267,7 +278,10 @@ impl Machine {
 
     /// Why a stopped reader holds a rule back from a stall, if it does.
     pub(super) fn held_back(stall: &Stall) -> Option<&'static str> {
-        let reader = stall.cause.as_deref()?.held()?;
+        let Some(cause) = stall.cause.as_deref() else {
+            return Some("its reader is gone, and nobody has looked yet who reads now");
+        };
+        let reader = cause.held()?;
         Some(match reader.person.state {
             State::Stopped => "a reader is stopped (T), and may go on when it is continued",
             State::Traced => "a reader is held by a tracer (t), and may go on when that lets go",

@@ -22,7 +22,11 @@ fn world(rule: Rule) -> World {
 }
 
 fn set(world: &mut World, state: State) {
-    world.readers.insert(10, (50, state));
+    set_reader(world, 50, state);
+}
+
+fn set_reader(world: &mut World, reader: u32, state: State) {
+    world.readers.insert(10, (reader, state));
 }
 
 fn cause(world: &World) -> Cause {
@@ -159,6 +163,56 @@ fn a_reader_that_is_gone_is_searched_for_again() {
     assert_eq!(world.searches, 2);
     assert_eq!(cause(&world).culprit().unwrap().process.tgid, 51);
     assert_eq!(world.signals, []);
+}
+
+#[test]
+fn a_reader_that_is_gone_within_the_grace_is_searched_for_again_before_the_second_signal() {
+    let mut world = world(rule());
+    world.run(seconds(3.5));
+    assert_eq!(world.signals.len(), 1);
+    // 50 is over, and 51 has its end and is stopped.
+    world.readers.insert(10, (51, State::Stopped));
+    world.readers.insert(0, (50, State::Gone));
+    world.run(seconds(10.0));
+    assert_eq!((world.searches, world.signals.len()), (2, 1));
+
+    set_reader(&mut world, 51, State::Sleeping);
+    world.run(seconds(3.0));
+    let signals: Vec<_> = world.signals.iter().map(|(_, _, signal)| *signal).collect();
+    assert_eq!(signals, [Signal::Term, Signal::Term, Signal::Kill]);
+}
+
+#[test]
+fn readers_of_several_that_are_asked_about_one_after_the_other_are_not_taken_for_gone() {
+    let mut world = world(rule());
+    for (pid, reader) in [(11, 51), (12, 52)] {
+        world.spawn(pid, "ffmpeg");
+        world.readers.insert(pid, (reader, State::Sleeping));
+        world.happen(pid, Happening::Block);
+    }
+    world.run(seconds(10.0));
+    assert_eq!(world.signals.len(), 4);
+    assert_eq!(world.searches, 1);
+}
+
+#[test]
+fn what_is_committed_while_others_readers_are_looked_at_waits_for_a_look_of_its_own() {
+    let mut world = world(rule());
+    world.run(seconds(1.0));
+    world.spawn(11, "ffmpeg");
+    world.readers.insert(11, (51, State::Sleeping));
+    world.happen(11, Happening::Block);
+    world.run(seconds(2.5));
+    assert_eq!(world.signals.len(), 1, "the first has its grace");
+    // The second is planned in the moment in which the first one's grace is over, and gets on
+    // while that is written.
+    world.before_commit = Some((11, Happening::Drain));
+    world.run(seconds(1.0));
+    assert!(
+        world.signals.iter().all(|(_, writer, _)| writer.tid == 10),
+        "{:?}",
+        world.signals
+    );
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! The kill protocol's way through the machine: see [`crate::core::kill`] for its steps.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Effect, Fate, LEFT, Machine, Opened, Sent, TAKEN};
 use crate::core::{
     kill::{CONFIRM_WITHIN, KillId, Step},
     model::{Mono, Stall},
-    policy::{MANUAL, Trigger},
+    policy::{CHANGED, MANUAL, Trigger},
     report::{KillReport, Report, RuleRef, Signal, Skipped, Snapshot},
     rule::Action,
-    tracker::MISSING_FOR,
+    tracker::{MISSING_FOR, is_same_process},
 };
 
 /// What is said of a process that has moved after SIGTERM.
@@ -104,7 +104,7 @@ impl Machine {
         let unsent = |step: Step| {
             matches!(
                 step,
-                Step::Opening | Step::Hooking | Step::Opened | Step::Committing
+                Step::Opening | Step::Hooking | Step::Opened | Step::Committing | Step::Committed
             )
         };
         let unsent: Vec<_> = self
@@ -201,12 +201,12 @@ impl Machine {
         self.finish(id, report, now);
     }
 
-    /// Moves each kill that waited for a look to its next step, or lets go.
-    pub(super) fn move_kills_on(&mut self, now: Mono) {
+    /// Moves each of these kills, which the last look may confirm, to its next step, or lets go.
+    pub(super) fn move_kills_on(&mut self, kills: BTreeSet<KillId>, now: Mono) {
         let mut planned = false;
-        for id in self.kills.keys().copied().collect::<Vec<_>>() {
+        for id in kills {
             let Some(kill) = self.kills.get(&id) else { continue };
-            let (step, rule) = (kill.step, kill.rule.clone());
+            let (step, rule, before) = (kill.step, kill.rule.clone(), kill.stall.last.clone());
             let stall = self
                 .tracker
                 .get(kill.stall.last.writer)
@@ -238,7 +238,12 @@ impl Machine {
             if !self.still_holds(id, &stall, now) {
                 continue;
             }
-            if let Err((reason, why)) = self.settings.policy.still_means(&rule, &stall) {
+            let meant = if is_same_process(&before, &stall.last) {
+                self.settings.policy.still_means(&rule, &stall)
+            } else {
+                Err((Skipped::Identity, CHANGED))
+            };
+            if let Err((reason, why)) = meant {
                 self.skip(id, reason, Some(why), now);
                 continue;
             }

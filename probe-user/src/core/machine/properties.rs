@@ -297,7 +297,6 @@ proptest! {
             let task = world.spawn(pid, COMMS[pid as usize % COMMS.len()]);
             task.ppid = *parent;
         }
-        let mut who: BTreeMap<WriterId, (u32, &str)> = BTreeMap::new();
         for (wait, pid, event) in events {
             world.run(Duration::from_millis(wait));
             // Hooks end when they end.
@@ -308,8 +307,6 @@ proptest! {
                 }
             }
             world.take(pid, event);
-            let known = world.tasks.values().map(|task| (task.writer, (task.ppid, task.comm)));
-            who.extend(known);
         }
         world.calm();
         for _ in 0..60 {
@@ -321,7 +318,7 @@ proptest! {
         world.check_plans(seconds(3.0))?;
         world.check_memory()?;
 
-        let firsts = first_signals(&world);
+        let (firsts, who) = (first_signals(&world), &world.signalled);
         let times: Vec<_> = firsts.iter().map(|(when, _)| *when).collect();
         prop_assert!(mode == Mode::Enforce || times.is_empty());
         for budget in pace.budget.into_iter().chain(limits.budget) {
@@ -334,7 +331,8 @@ proptest! {
             for parent in [1, 100, 101, 102] {
                 let of_parent = firsts.iter().filter(|(_, writer)| who[writer].0 == parent);
                 let times: Vec<_> = of_parent.map(|(when, _)| *when).collect();
-                check_rate(&times, most)?;
+                check_rate(&times, most)
+                    .map_err(|error| TestCaseError::fail(format!("{error} under {parent}: {:?}", world.trace())))?;
             }
         }
         if let Some(most) = limits.max_distinct {

@@ -76,6 +76,8 @@ pub(super) struct World {
     pub(super) reports: Vec<(Mono, Report)>,
     pub(super) signals: Vec<(Mono, WriterId, Signal)>,
     pub(super) idle_when_signalled: Vec<Duration>,
+    /// The parent and the command of each at its first signal.
+    pub(super) signalled: BTreeMap<WriterId, (u32, &'static str)>,
     pub(super) planned: Vec<Plan>,
     pub(super) commits: usize,
     /// Programs that are running.
@@ -97,6 +99,8 @@ pub(super) struct World {
     pub(super) checks: usize,
     /// Nothing can be made durable.
     pub(super) disk_full: bool,
+    /// What comes after the next commit cannot.
+    pub(super) disk_fills: bool,
     next_start: u64,
     next_token: u64,
 }
@@ -110,6 +114,7 @@ impl World {
             reports: Vec::new(),
             signals: Vec::new(),
             idle_when_signalled: Vec::new(),
+            signalled: BTreeMap::new(),
             planned: Vec::new(),
             commits: 0,
             hooks: Vec::new(),
@@ -123,6 +128,7 @@ impl World {
             blind: false,
             checks: 0,
             disk_full: false,
+            disk_fills: false,
             next_start: 1,
             next_token: 1,
         }
@@ -224,7 +230,7 @@ impl World {
                     self.checks += 1;
                     let people = self.people(&processes);
                     self.tell_exits();
-                    self.machine.handle_people(people, now);
+                    self.machine.handle_people(&processes, people, now);
                 }
                 Effect::Open(id, process) => {
                     if let Some((pid, what)) = self.before_open.take() {
@@ -250,6 +256,9 @@ impl World {
                         self.machine.handle_recording(false, now);
                     } else {
                         self.machine.handle_committed();
+                    }
+                    if std::mem::take(&mut self.disk_fills) {
+                        self.machine.handle_recording(false, now);
                     }
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
@@ -338,6 +347,7 @@ impl World {
         };
         self.signals.push((now, writer, signal));
         self.idle_when_signalled.push(now.since(task.progressed));
+        self.signalled.entry(writer).or_insert((task.ppid, task.comm));
         let dies = signal == Signal::Kill || task.dies_on_term;
         let leaves = task.leaves_on_term;
         self.machine.handle_signalled(id, signal, Sent::Yes, now);
