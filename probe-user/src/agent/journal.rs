@@ -52,6 +52,8 @@ pub struct Journal {
     torn: bool,
     /// The number of the file's first event, if it has one.
     first: Option<u64>,
+    /// Whether a new file was to be begun and could not.
+    overdue: bool,
     lost: u64,
     /// Whether any of those was taken in since the last commit.
     incomplete: bool,
@@ -97,6 +99,7 @@ impl Journal {
             len: found.whole,
             torn: false,
             first: found.first,
+            overdue: false,
             lost: 0,
             incomplete: false,
             _lock: lock,
@@ -142,8 +145,8 @@ impl Journal {
     pub fn flush(&mut self) -> Result<()> {
         if self.write()? > LARGE {
             // Now, rather than in front of a signal: what a commit waits for is all that is not
-            // on disk yet. That it fails shows at the commit.
-            let _ = self.file.sync_data();
+            // on disk yet. That it fails is said here: the kernel tells of it once.
+            self.sync()?;
         }
         if self.len >= self.keep.rotate_bytes {
             self.rotate()?;
@@ -163,6 +166,10 @@ impl Journal {
                 self.path().display()
             );
         }
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
         self.file
             .sync_data()
             .with_context(|| format!("cannot make the journal {} durable", self.path().display()))
@@ -191,18 +198,31 @@ impl Journal {
         Ok(len)
     }
 
+    /// Begins a new file. Where none can be had, the old one goes on, by its new name if it has got
+    /// that already.
     fn rotate(&mut self) -> Result<()> {
         let Some(first) = self.first else {
             return Ok(());
         };
-        let context = || format!("cannot begin a new journal {}", self.dir.join(NAME).display());
-        self.file.sync_data().with_context(context)?;
-        fs::rename(self.path(), self.dir.join(rotated_name(first))).with_context(context)?;
-        self.file = create(&self.dir).with_context(context)?;
-        (self.len, self.first) = (0, None);
+        self.sync()?;
+        let renamed = match fs::rename(self.path(), self.dir.join(rotated_name(first))) {
+            // A try before this one got so far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        };
+        match renamed.and_then(|()| create(&self.dir)) {
+            Ok(file) => self.file = file,
+            Err(error) => {
+                if !std::mem::replace(&mut self.overdue, true) {
+                    tracing::warn!("cannot begin a new journal {}: {error}", self.path().display());
+                }
+                return Ok(());
+            }
+        }
+        (self.len, self.first, self.overdue) = (0, None, false);
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
-            .with_context(context)?;
+            .with_context(|| format!("cannot make the journal {} durable", self.path().display()))?;
         self.forget();
         Ok(())
     }

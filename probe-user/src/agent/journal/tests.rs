@@ -51,6 +51,33 @@ fn numbers_go_on_after_a_restart() {
 }
 
 #[test]
+fn a_new_file_that_there_was_no_room_for_is_begun_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = Keep {
+        rotate_bytes: 1,
+        ..KEEP
+    };
+    let (mut journal, last) = Journal::open(dir.path(), keep).unwrap();
+    let mut stamp = Stamp::after(last);
+    let mut append = |journal: &mut Journal| {
+        let event = stamp.agent("agent.started", None);
+        journal.append(event.seq, &line(&event));
+    };
+    append(&mut journal);
+    journal.commit().unwrap();
+    // What is left when the name is changed and no new file can be made.
+    fs::rename(dir.path().join(NAME), dir.path().join(rotated_name(1))).unwrap();
+
+    append(&mut journal);
+    journal.flush().unwrap();
+    append(&mut journal);
+    journal.commit().unwrap();
+
+    assert!(dir.path().join(NAME).is_file());
+    assert_eq!(seqs(dir.path()), [1, 2, 3]);
+}
+
+#[test]
 fn a_line_cut_off_anywhere_is_removed_and_the_rest_kept() {
     let whole = tempfile::tempdir().unwrap();
     record(whole.path(), &["agent.started", "agent.stopping"]);
