@@ -10,13 +10,13 @@ use std::time::Duration;
 use tests::agent::{self, Agent};
 use tests::command::{self, Done};
 use tests::config::Config;
-use tests::crowd::{Crowd, Plan};
+use tests::crowd::{Crowd, Plan, WAYS_TO_WRITE};
 use tests::family::Family;
 use tests::message::Event;
 use tests::ps::ps_by;
 use tests::scratch::{Scratch, SmallDisk};
 use tests::strace::Attached;
-use tests::{binary, clock, need, proc, wait};
+use tests::{binary, clock, names, need, proc, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65534;
@@ -80,6 +80,29 @@ fn without_privileges_ps_reads_proc_and_says_so() {
         (crowd.writer(), 1, "write")
     );
     assert_eq!(Some(stall.inode), proc::inode(crowd.writer(), 1));
+}
+
+#[test]
+fn without_privileges_ps_finds_a_writer_in_each_write_class_syscall() {
+    need!(need::root());
+    let scratch = Scratch::new();
+    let comm = names::unique("wri");
+    let start = |(channel, how)| {
+        let plan = Plan::stuck(1).on(channel).as_user(NOBODY).writers_named(&comm);
+        (how, plan.writing(&["--how", how]).start())
+    };
+    let crowds = WAYS_TO_WRITE.map(start);
+    let mut command = unprivileged(&scratch);
+
+    let look = ps_by(command.args(["ps", "--json", "--min", "0s", "--comm", &comm]));
+
+    for (how, crowd) in &crowds {
+        let stall = look.of(crowd.writer());
+        assert_eq!(
+            (stall.syscall.as_str(), stall.stream.as_deref()),
+            (*how, Some("stdout"))
+        );
+    }
 }
 
 #[test]

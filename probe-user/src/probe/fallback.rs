@@ -105,7 +105,8 @@ pub(super) fn write_call(dir: &Path) -> Option<(WriteSyscall, u32)> {
     let fd = u64::from_str_radix(argument, 16).ok()?;
     if syscall.may_wait_for_input() {
         let place = fs::read_to_string(dir.join("wchan")).unwrap_or_default();
-        if !place.contains("write") && !place.contains("send") {
+        // As in pipe_wait_writable() (fs/pipe.c), sock_alloc_send_pskb() (net/core/sock.c).
+        if !place.contains("writ") && !place.contains("send") {
             return None;
         }
     }
@@ -137,8 +138,10 @@ fn channel_of(tgid: u32, fd: u32, unix: &HashSet<u64>) -> Option<Channel> {
 }
 
 fn stream_of(tgid: u32, channel: Channel) -> Option<Stream> {
-    let leads_there =
-        |fd: u32| fs::metadata(format!("/proc/{tgid}/fd/{fd}")).is_ok_and(|meta| meta.ino() == channel.inode);
+    let leads_there = |fd: u32| {
+        fs::metadata(format!("/proc/{tgid}/fd/{fd}"))
+            .is_ok_and(|meta| (device(meta.dev()), meta.ino()) == (channel.dev, channel.inode))
+    };
     let bits = [STREAM_STDIN, STREAM_STDOUT, STREAM_STDERR];
     Stream::from_bits(
         (0..)
