@@ -212,6 +212,8 @@ impl Event {
         if let Some(blocked) = &self.what.blocked_seconds {
             let _ = write!(line, " ({} blocked intervals seen)", blocked.count);
         }
+        // A process may call itself anything.
+        let mut line = crate::cli::text::one_line(&line);
         for written in &self.what.written {
             let _ = write!(line, "\n  {}", written.line());
         }
@@ -223,4 +225,17 @@ impl Event {
 #[must_use]
 pub fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stamp;
+
+    #[test]
+    fn an_event_stays_one_line_whatever_it_quotes() {
+        let line = Stamp::after(0)
+            .agent("agent.degraded", Some("\u{1b}[2J\nforged".to_owned()))
+            .line();
+        assert!(line.ends_with("agent.degraded (\\u{1b}[2J\\nforged)"), "{line}");
+    }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tests::binary;
 use tests::command::{self, Done};
 use tests::config::Config;
+use tests::crowd::{Crowd, Plan};
 use tests::need;
 use tests::scratch::Scratch;
 
@@ -71,7 +72,7 @@ fn a_mistake_in_the_configuration_gives_file_line_key_and_what_would_be_right() 
             .position(|line| line.contains(wrong))
             .expect("the mistake is on a line");
         let file = scratch.write("bad.toml", &toml);
-        let place = format!("{}:{line}", file.display());
+        let place = format!("{}:{line}:", file.display());
 
         for command in [&["check-config"][..], &["run", "--config"]] {
             let done = pipestall(&[command, &[text(&file)]].concat());
@@ -209,15 +210,10 @@ fn doctor_in_words_names_every_backend_too() {
 #[test]
 fn the_table_of_ps_fits_eighty_columns_and_names_the_writer() {
     need!(need::bpf());
-    let crowd = tests::crowd::Plan::stuck(1).start();
+    let crowd = Plan::stuck(1).start();
 
-    let mut command = Command::new(binary::pipestall());
-    command
-        .args(["ps", "--min", "0s", "--comm", crowd.writer_name()])
-        .env("COLUMNS", "80");
-    let done = command::run(&mut command, PATIENCE);
+    let table = table(&crowd, Some("80"));
 
-    let table = &done.expect_code(0).stdout;
     assert!(
         table.contains(&crowd.writer().to_string()) && table.contains(crowd.writer_name()),
         "{table}"
@@ -229,6 +225,75 @@ fn the_table_of_ps_fits_eighty_columns_and_names_the_writer() {
             line.chars().count()
         );
     }
+}
+
+#[test]
+fn the_table_of_ps_has_what_is_queued_and_the_parent_where_there_is_room() {
+    const USUAL: [&str; 8] = [
+        "AGE",
+        "PID",
+        "COMM/THREAD",
+        "USER",
+        "VIA",
+        "STREAM",
+        "READER",
+        "COMMAND",
+    ];
+    need!(need::bpf());
+    let crowd = Plan::stuck(1).start();
+    let header = |table: &str| -> Vec<String> {
+        let first = table.lines().next().unwrap_or_default();
+        first.split_whitespace().map(str::to_owned).collect()
+    };
+
+    let wide = table(&crowd, Some("160"));
+    let narrow = table(&crowd, Some("64"));
+
+    let all = [&USUAL[..6], &["QUEUED", "UNDER"], &USUAL[6..]].concat();
+    assert_eq!(
+        (header(&wide), header(&table(&crowd, None))),
+        (strings(&all), strings(&all))
+    );
+    assert_eq!(header(&narrow), strings(&USUAL));
+    let row: Vec<_> = wide
+        .lines()
+        .nth(1)
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    // Of a pipe that nobody reads; in a service, the unit is said in place of the parent.
+    assert_eq!(row[6], "64K", "{wide}");
+    assert!(row[7] == crowd.name() || row[7].contains('.'), "{wide}");
+}
+
+#[test]
+fn what_a_process_calls_itself_does_not_reach_the_terminal_as_it_is() {
+    need!(need::bpf());
+    let crowd = Plan::stuck(1).writing(&["--thread", "\u{1b}[2J\rgone"]).start();
+
+    let table = table(&crowd, Some("160"));
+    let mut command = Command::new(binary::pipestall());
+    command.args(["ps", "--tree", "--min", "0s", "--comm", crowd.writer_name()]);
+    let tree = command::run(&mut command, PATIENCE).expect_code(0).stdout.clone();
+
+    for text in [table, tree] {
+        assert!(text.contains("\\u{1b}[2J"), "{text:?}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+}
+
+/// What `ps` prints of a crowd, on so many columns.
+fn table(crowd: &Crowd, columns: Option<&str>) -> String {
+    let mut command = Command::new(binary::pipestall());
+    command
+        .args(["ps", "--min", "0s", "--comm", crowd.writer_name()])
+        .env_remove("COLUMNS")
+        .envs(columns.map(|columns| ("COLUMNS", columns)));
+    command::run(&mut command, PATIENCE).expect_code(0).stdout.clone()
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn good() -> String {

@@ -6,6 +6,7 @@ mod tree;
 
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
+use unicode_width::UnicodeWidthStr as _;
 
 use probe_ebpf::pattern::CommFilter;
 
@@ -180,52 +181,92 @@ fn print_table(stalls: &[Stall]) -> Result<()> {
     if stalls.is_empty() {
         return super::print(NONE);
     }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header([
-            "AGE",
-            "PID",
-            "COMM/THREAD",
-            "USER",
-            "VIA",
-            "STREAM",
-            "READER",
-            "COMMAND",
-        ]);
-    if let Some(width) = width() {
-        table.set_width(width);
-    } else {
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    for stall in stalls {
-        let mut row = Row::from(row(stall));
-        row.max_height(1);
-        table.add_row(row);
-    }
-    let last = table.column_count().saturating_sub(1);
-    for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, u16::from(i < last)));
-        if i < last {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        } else {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(8)));
-        }
-        if matches!(i, 0 | 1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     let (draining, stalled): (Vec<_>, Vec<_>) = stalls.iter().partition(|stall| stall.draining);
     let slow = match draining.len() {
         0 => String::new(),
         n => format!(", {n} draining (slow, but alive)"),
     };
-    let summary = format!("{} stalled{slow}", stalled.len());
-    super::print(&format!("{}\n{summary}\n", table.trim_fmt()))
+    super::print(&format!(
+        "{}\n{} stalled{slow}\n",
+        table(stalls, width()),
+        stalled.len()
+    ))
 }
 
-fn row(stall: &Stall) -> [String; 8] {
+/// The table, as wide as `width` allows; without one, as wide as it gets.
+fn table(stalls: &[Stall], width: Option<u16>) -> String {
+    let rows: Vec<_> = stalls.iter().map(row).collect();
+    let columns = columns(&rows, width);
+    let pick = |cells: &[String]| columns.iter().map(|at| cells[*at].clone()).collect::<Vec<_>>();
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(pick(&HEADER.map(str::to_owned)));
+    match width {
+        Some(width) => table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    for row in &rows {
+        let mut row = Row::from(pick(row));
+        row.max_height(1);
+        table.add_row(row);
+    }
+    for (at, column) in columns.iter().zip(table.column_iter_mut()) {
+        column.set_padding((0, u16::from(*at != COMMAND)));
+        if *at == COMMAND {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(8)));
+        } else {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        if RIGHT.contains(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+/// All columns, in their order.
+const HEADER: [&str; 10] = [
+    "AGE",
+    "PID",
+    "COMM/THREAD",
+    "USER",
+    "VIA",
+    "STREAM",
+    "QUEUED",
+    "UNDER",
+    "READER",
+    "COMMAND",
+];
+/// Those of numbers.
+const RIGHT: [usize; 3] = [0, 1, 6];
+/// Left out where there is no room for them, the first one first.
+const OPTIONAL: [usize; 2] = [7, 6];
+/// Takes what the others leave; if they leave less than so many columns, some of them are left out.
+const COMMAND: usize = 9;
+const COMMAND_WIDTH: usize = 16;
+
+/// Those of the columns for which there is room.
+fn columns(rows: &[[String; 10]], width: Option<u16>) -> Vec<usize> {
+    let mut columns: Vec<_> = (0..HEADER.len()).collect();
+    let Some(width) = width else { return columns };
+    let wide = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].width());
+        cells.chain([HEADER[at].width()]).max().unwrap_or_default() + 1
+    };
+    for optional in OPTIONAL {
+        let fixed: usize = columns[..columns.len() - 1].iter().map(|at| wide(*at)).sum();
+        if fixed + COMMAND_WIDTH <= usize::from(width) {
+            break;
+        }
+        columns.retain(|at| *at != optional);
+    }
+    columns
+}
+
+fn row(stall: &Stall) -> [String; 10] {
     let nothing_known = Facts::default();
     let facts = stall.facts.as_deref().unwrap_or(&nothing_known);
     let last = &stall.last;
@@ -241,9 +282,17 @@ fn row(stall: &Stall) -> [String; 8] {
         text::cut(facts.user.as_deref().unwrap_or(&last.uid.to_string()), 8),
         channel_name(last.channel.kind).to_owned(),
         place(stall),
+        last.queued.map(text::size).unwrap_or_default(),
+        facts
+            .unit
+            .as_deref()
+            .or(facts.parent.as_deref())
+            .map(|name| text::cut(name, 18))
+            .unwrap_or_default(),
         reader(stall),
         facts.cmdline.join(" "),
     ]
+    .map(|cell| text::one_line(&cell))
 }
 
 /// How long it has lasted, as far as that is known.
