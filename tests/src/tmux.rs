@@ -87,13 +87,14 @@ impl Terminal {
             .to_owned()
     }
 
-    /// Waits for a screen, and returns it.
+    /// Waits for a screen, and returns it. It is one that does not change at once: a frame may
+    /// have been drawn in part only.
     #[track_caller]
     pub fn await_screen(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let mut last = String::new();
         let found = wait::until_or_none(wait::PATIENCE, || {
-            last = self.screen();
-            is_it(&last).then(|| last.clone())
+            let before = std::mem::replace(&mut last, self.screen());
+            (last == before && is_it(&last)).then_some(before)
         });
         found.unwrap_or_else(|| panic!("no {what} on the screen within {:?}:\n{last}", wait::PATIENCE))
     }

@@ -64,7 +64,7 @@ fn each_plan_is_on_disk_before_its_signal() {
     let strace = need!(need::strace());
     let scratch = Scratch::new();
     for channel in [Channel::Pipe, Channel::Unix] {
-        let crowd = Plan::stuck(10).on(channel).start();
+        let crowd = Plan::stuck(50).and_healthy(50).on(channel).start();
         let stuck = crowd.stuck();
         let trace = scratch.path(format!("trace-{}", channel.as_str()));
         let state = scratch.path(format!("state-{}", channel.as_str()));
@@ -215,6 +215,12 @@ fn a_pid_that_exits_between_verdict_and_signal_is_skipped_as_exited() {
     let events = agent.stop();
 
     assert_eq!(skipped.reason.as_deref(), Some("exited"));
+    let trace = fs::read_to_string(trace).expect("strace has written");
+    let is_refused = |line: &str| line.contains("pidfd_send_signal") && line.contains("ESRCH");
+    assert!(
+        trace.lines().any(is_refused),
+        "it was signalled too late:\n{trace}"
+    );
     for kind in ["kill.sent", "kill.confirmed", "kill.failed"] {
         assert_eq!(pids(&events, kind), BTreeSet::new(), "{kind}");
     }
