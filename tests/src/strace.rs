@@ -66,9 +66,10 @@ pub fn attach_and_detach(strace: &Path, pid: u32) {
 }
 
 /// What strace has to record for [`Account`]: files by path, processes by pid.
+/// The plans of many writers are one write.
 pub const WITNESS: [&str; 5] = [
     "-s",
-    "65536",
+    "1048576",
     "--decode-fds=path,pidfd",
     "-e",
     "trace=write,writev,pwrite64,fsync,fdatasync,kill,tgkill,tkill,pidfd_send_signal",

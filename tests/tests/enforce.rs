@@ -187,6 +187,8 @@ fn a_rule_that_says_term_never_sends_sigkill() {
 
 #[test]
 fn a_pid_that_exits_between_verdict_and_signal_is_skipped_as_exited() {
+    /// The system call's number, on every machine.
+    const PIDFD_SEND_SIGNAL: &str = "424 ";
     need!(need::bpf());
     let strace = need!(need::strace());
     let scratch = Scratch::new();
@@ -201,14 +203,15 @@ fn a_pid_that_exits_between_verdict_and_signal_is_skipped_as_exited() {
         "inject=pidfd_send_signal:delay_enter=1500ms",
     ];
     let trace = scratch.path("trace");
-    let journal = config.journal();
 
     let mut agent = Agent::run_under(&strace, &hold, &trace, &config, &scratch);
-    wait::until("a plan in the journal", wait::PATIENCE, || {
-        fs::read_to_string(&journal)
-            .ok()
-            .filter(|text| text.contains("\"kill.planned\""))
+    let call = format!("/proc/{}/syscall", agent.pid());
+    wait::until("the agent is about to signal", wait::PATIENCE, || {
+        let text = fs::read_to_string(&call).ok()?;
+        text.starts_with(PIDFD_SEND_SIGNAL).then_some(())
     });
+    let journal = fs::read_to_string(config.journal()).expect("the journal is there");
+    assert!(journal.contains("\"kill.planned\""), "{journal}");
     crowd.order(Order::Kill { pid: writer });
     assert_eq!(crowd.await_exit(writer), Exit::Signal(SIGKILL));
     let skipped = agent.await_event("kill.skipped", |event| event.is_of(writer));

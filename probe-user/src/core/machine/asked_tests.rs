@@ -1,7 +1,7 @@
 //! What is asked of the machine from outside, and a record that cannot be kept, in simulated time.
 
 use super::{
-    world::{Happening, World, assert_trace, at, policy, rule, seconds},
+    world::{Disk, Happening, World, assert_trace, at, policy, rule, seconds},
     *,
 };
 use crate::core::{
@@ -128,7 +128,7 @@ fn what_may_not_be_ended_is_not_ended_by_asking() {
 #[test]
 fn nobody_is_ended_while_nothing_can_be_recorded_and_everybody_once_it_can() {
     let mut world = stuck_under(|_| ());
-    world.disk_full = true;
+    world.disk = Disk::Full;
     world.run(seconds(60.0));
     assert!(world.signals.is_empty());
     assert!(matches!(outlook(&world), Outlook::Held(Skipped::Unrecorded, _)));
@@ -139,7 +139,7 @@ fn nobody_is_ended_while_nothing_can_be_recorded_and_everybody_once_it_can() {
         .count();
     assert_eq!(skips, 1, "said once");
 
-    world.disk_full = false;
+    world.disk = Disk::Works;
     let now = world.now;
     world.machine.handle_recording(true, now);
     world.run(seconds(1.0));
@@ -150,11 +150,12 @@ fn nobody_is_ended_while_nothing_can_be_recorded_and_everybody_once_it_can() {
 #[test]
 fn a_plan_that_is_on_disk_is_put_off_too_when_nothing_more_can_be_recorded() {
     let mut world = stuck_under(|_| ());
-    world.disk_fills = true;
+    world.disk = Disk::Fills;
     world.run(seconds(60.0));
     assert_eq!((world.commits, world.signals.len()), (1, 0));
     assert!(matches!(outlook(&world), Outlook::Held(Skipped::Unrecorded, _)));
 
+    world.disk = Disk::Works;
     let now = world.now;
     world.machine.handle_recording(true, now);
     world.run(seconds(1.0));

@@ -69,6 +69,15 @@ pub(super) struct Plan {
     pub(super) idle: Option<Duration>,
 }
 
+/// Whether what is reported can be made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    Works,
+    Full,
+    /// What is committed next just fits.
+    Fills,
+}
+
 pub(super) struct World {
     pub(super) machine: Machine,
     pub(super) now: Mono,
@@ -97,10 +106,7 @@ pub(super) struct World {
     /// Nobody can be looked for.
     pub(super) blind: bool,
     pub(super) checks: usize,
-    /// Nothing can be made durable.
-    pub(super) disk_full: bool,
-    /// What comes after the next commit cannot.
-    pub(super) disk_fills: bool,
+    pub(super) disk: Disk,
     next_start: u64,
     next_token: u64,
 }
@@ -127,8 +133,7 @@ impl World {
             searches: 0,
             blind: false,
             checks: 0,
-            disk_full: false,
-            disk_fills: false,
+            disk: Disk::Works,
             next_start: 1,
             next_token: 1,
         }
@@ -252,12 +257,10 @@ impl World {
                     if let Some((pid, what)) = self.before_commit.take() {
                         self.happen(pid, what);
                     }
-                    if self.disk_full {
-                        self.machine.handle_recording(false, now);
-                    } else {
+                    if self.disk != Disk::Full {
                         self.machine.handle_committed();
                     }
-                    if std::mem::take(&mut self.disk_fills) {
+                    if self.disk != Disk::Works {
                         self.machine.handle_recording(false, now);
                     }
                 }
