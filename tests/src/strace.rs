@@ -110,6 +110,9 @@ impl Account {
                         account.durable.extend(account.written.drain());
                     } else if call.ends_with("<unfinished ...>") {
                         syncing.insert(thread, account.written.clone());
+                    } else {
+                        // What was to be synced may be lost, and the next sync says nothing of it.
+                        account.written.clear();
                     }
                 }
                 "pidfd_send_signal" => account.signal(call),
@@ -210,6 +213,8 @@ mod tests {
         );
         let failed = "7 fsync(5</s/journal.ndjson>) = -1 ENOSPC (No space left on device)";
         assert_eq!(signalled(&[PLAN, failed, KILL]), [(42, false)]);
+        assert_eq!(signalled(&[PLAN, failed, SYNC, KILL]), [(42, false)]);
+        assert_eq!(signalled(&[PLAN, failed, PLAN, SYNC, KILL]), [(42, true)]);
     }
 
     #[test]

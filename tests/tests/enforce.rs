@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use tests::agent::{self, Agent, Seen, of, pids};
@@ -79,27 +80,56 @@ fn each_plan_is_on_disk_before_its_signal() {
         }
         agent.stop();
 
-        let journal = fs::canonicalize(config.journal()).expect("the journal is there");
-        let trace = fs::read_to_string(trace).expect("strace has written");
-        let account = Account::read(&trace, &journal);
-        let signalled: BTreeSet<u32> = account.signalled.iter().map(|(pid, _)| *pid).collect();
-        assert_eq!(
-            signalled,
-            stuck.iter().copied().collect(),
-            "strace saw a signal to each"
-        );
-        for (pid, durable) in account.signalled {
-            assert!(
-                durable,
-                "the plan for {pid} was not on disk when its signal was sent"
-            );
-        }
-        assert_eq!(
-            account.by_pid,
-            Vec::<String>::new(),
-            "a pid may be another's: only pidfds are signalled"
+        assert_recorded_first(&trace, &config, &stuck);
+    }
+}
+
+/// The plans of so many are one large write, which is synced before anything waits for it.
+#[test]
+fn what_a_failed_sync_was_to_make_durable_is_planned_anew() {
+    need!(need::bpf());
+    let strace = need!(need::strace());
+    let scratch = Scratch::new();
+    let crowd = Plan::stuck(80).start();
+    let stuck = crowd.stuck();
+    let trace = scratch.path("trace");
+    let config = Config::of(&crowd, &scratch).enforcing().stalled_for("1s");
+    let options = [&WITNESS[..], &["-e", "inject=fdatasync:error=EIO:when=1"]].concat();
+
+    let mut agent = Agent::run_under(&strace, &options, &trace, &config, &scratch);
+    agent.await_event("agent.degraded", |_| true);
+    agent.await_event("agent.recovered", |_| true);
+    for pid in &stuck {
+        agent.await_event("kill.confirmed", |event| event.is_of(*pid));
+    }
+    agent.stop();
+
+    assert_recorded_first(&trace, &config, &stuck);
+}
+
+/// Asserts by strace's account that each was signalled, and that its plan was on disk by then.
+#[track_caller]
+fn assert_recorded_first(trace: &Path, config: &Config, stuck: &[u32]) {
+    let journal = fs::canonicalize(config.journal()).expect("the journal is there");
+    let trace = fs::read_to_string(trace).expect("strace has written");
+    let account = Account::read(&trace, &journal);
+    let signalled: BTreeSet<u32> = account.signalled.iter().map(|(pid, _)| *pid).collect();
+    assert_eq!(
+        signalled,
+        stuck.iter().copied().collect(),
+        "strace saw a signal to each"
+    );
+    for (pid, durable) in account.signalled {
+        assert!(
+            durable,
+            "the plan for {pid} was not on disk when its signal was sent"
         );
     }
+    assert_eq!(
+        account.by_pid,
+        Vec::<String>::new(),
+        "a pid may be another's: only pidfds are signalled"
+    );
 }
 
 #[test]
