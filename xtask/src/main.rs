@@ -70,7 +70,7 @@ enum Task {
     /// Measures what pipestall costs, against the same run without it
     Bench {
         /// The benchmark's arguments; `-- --help` lists them
-        #[arg(last = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Takes the README's picture of `pipestall top` anew, from the running program
