@@ -50,6 +50,39 @@ pub enum Step {
     },
 }
 
+/// What a look may move a kill on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To its record.
+    Plan,
+    /// To SIGTERM.
+    Terminate,
+    /// To what the rule has for after the grace.
+    GoFurther,
+}
+
+impl Step {
+    /// What a look that confirms the stall moves the kill on to, if it waits for one.
+    #[must_use]
+    pub fn after_look(self, now: Mono) -> Option<Next> {
+        match self {
+            Self::Opened => Some(Next::Plan),
+            Self::Committed => Some(Next::Terminate),
+            Self::Terminating { until } => (until <= now).then_some(Next::GoFurther),
+            Self::Opening | Self::Hooking | Self::Committing | Self::Killing { .. } => None,
+        }
+    }
+
+    /// Whether nothing was sent yet.
+    #[must_use]
+    pub const fn is_before_signal(self) -> bool {
+        match self {
+            Self::Opening | Self::Hooking | Self::Opened | Self::Committing | Self::Committed => true,
+            Self::Terminating { .. } | Self::Killing { .. } => false,
+        }
+    }
+}
+
 /// A process that is being ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {

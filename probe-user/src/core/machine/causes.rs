@@ -11,7 +11,7 @@ use std::{
 use super::{Effect, Fate, Machine};
 use crate::core::{
     chain::{self, Cause},
-    kill::{KillId, Step},
+    kill::{Kill, KillId},
     model::{Channel, Mono, Process, Stall},
     reader::{Person, Readership, State},
     report::{KillReport, Skipped},
@@ -203,12 +203,8 @@ impl Machine {
     /// Moves on the kills that waited for a look, once it is known what their readers do; no other
     /// kill that comes so far meanwhile.
     pub(super) fn move_confirmed_on(&mut self, now: Mono) {
-        let moves = |step: Step| match step {
-            Step::Opened | Step::Committed => true,
-            Step::Terminating { until } => until <= now,
-            Step::Opening | Step::Hooking | Step::Committing | Step::Killing { .. } => false,
-        };
-        let kills = self.kills.iter().filter(|(_, kill)| moves(kill.step));
+        let moves = |kill: &Kill| kill.step.after_look(now).is_some();
+        let kills = self.kills.iter().filter(|(_, kill)| moves(kill));
         let kills: BTreeSet<_> = kills.map(|(id, _)| *id).collect();
         if self.check_for(&kills) {
             self.causes.waiting = kills;

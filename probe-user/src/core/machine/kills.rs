@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Effect, Fate, LEFT, Machine, Opened, Sent, TAKEN};
 use crate::core::{
-    kill::{CONFIRM_WITHIN, KillId, Step},
+    kill::{CONFIRM_WITHIN, KillId, Next, Step},
     model::{Mono, Stall},
     policy::{CHANGED, MANUAL, Trigger},
     report::{KillReport, Report, RuleRef, Signal, Skipped, Snapshot},
@@ -101,16 +101,10 @@ impl Machine {
             self.queue_look();
             return;
         }
-        let unsent = |step: Step| {
-            matches!(
-                step,
-                Step::Opening | Step::Hooking | Step::Opened | Step::Committing | Step::Committed
-            )
-        };
         let unsent: Vec<_> = self
             .kills
             .iter()
-            .filter(|(_, kill)| unsent(kill.step))
+            .filter(|(_, kill)| kill.step.is_before_signal())
             .map(|(id, _)| *id)
             .collect();
         for id in unsent {
@@ -206,21 +200,15 @@ impl Machine {
         let mut planned = false;
         for id in kills {
             let Some(kill) = self.kills.get(&id) else { continue };
-            let (step, rule, before) = (kill.step, kill.rule.clone(), kill.stall.last.clone());
+            let Some(next) = kill.step.after_look(now) else {
+                continue;
+            };
+            let (rule, before) = (kill.rule.clone(), kill.stall.last.clone());
             let stall = self
                 .tracker
                 .get(kill.stall.last.writer)
                 .filter(|stall| stall.id == kill.stall.id)
                 .cloned();
-            match step {
-                Step::Opened | Step::Committed => {}
-                Step::Terminating { until } if until <= now => {}
-                Step::Opening
-                | Step::Hooking
-                | Step::Committing
-                | Step::Terminating { .. }
-                | Step::Killing { .. } => continue,
-            }
             let stall = match stall {
                 None => {
                     self.skip(id, Skipped::Progressed, Some(LEFT), now);
@@ -263,26 +251,20 @@ impl Machine {
                 self.hold_kill(id, why, now);
                 continue;
             }
-            match step {
-                Step::Opened => {
+            match next {
+                Next::Plan => {
                     kill.step = Step::Committing;
                     let hooked = kill.hooked.clone();
                     self.report_kill(id, KillReport::Planned(hooked), now);
                     planned = true;
                 }
-                Step::Committed => {
+                Next::Terminate => {
                     kill.step = Step::Terminating {
                         until: now.after(kill.grace),
                     };
                     self.effects.push_back(Effect::Signal(id, Signal::Term));
                 }
-                Step::Opening
-                | Step::Hooking
-                | Step::Committing
-                | Step::Terminating { .. }
-                | Step::Killing { .. } => {
-                    self.after_grace(id, now);
-                }
+                Next::GoFurther => self.after_grace(id, now),
             }
         }
         if planned {
@@ -381,8 +363,11 @@ impl Machine {
             .map(|(id, _)| *id)
             .collect();
         for id in late {
-            let why = "has not exited within 5 s of SIGKILL; it may be in an uninterruptible sleep";
-            self.finish(id, KillReport::Failed(why.to_owned()), now);
+            let why = format!(
+                "has not exited within {} s of SIGKILL; it may be in an uninterruptible sleep",
+                CONFIRM_WITHIN.as_secs()
+            );
+            self.finish(id, KillReport::Failed(why), now);
         }
     }
 
