@@ -32,7 +32,7 @@ pub struct Status {
     pub paused: Option<String>,
     /// What does not work as it should.
     pub degraded: Vec<String>,
-    /// How writers are followed between looks: `sched`, or `none`.
+    /// How writers are followed between looks: `sched`, `fentry`, `kprobe`, or `scan`, by nothing but looks.
     pub tracer: Name,
     /// The commands that are observed.
     pub observed: Vec<String>,
@@ -153,8 +153,8 @@ pub enum Fate {
     },
     /// Its process is to be ended, and has to wait.
     Held {
-        /// `budget`, `cooldown`, `pressure`, `blast-radius`, `unrecorded`, `unsupported`, or
-        /// `pile-up` where the rule waits for more.
+        /// `budget`, `cooldown`, `pressure`, `blast-radius`, `reader-stopped`, `unrecorded`, `unsupported`,
+        /// or `pile-up` where the rule waits for more.
         reason: Name,
         /// For so long, where that is known.
         for_seconds: Option<f64>,
