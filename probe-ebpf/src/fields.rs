@@ -89,6 +89,7 @@ macro_rules! with_fields {
             SK_TYPE = "sock" ["sk_type"] required;
             SK_FAMILY = "sock" ["__sk_common.skc_family"] required;
             SK_RECEIVE_QUEUE = "sock" ["sk_receive_queue.next"] required;
+            SK_RECEIVE_QUEUE_LAST = "sock" ["sk_receive_queue.prev"] required;
             SK_WMEM = "sock" ["sk_wmem_alloc"] required;
             SK_SNDBUF = "sock" ["sk_sndbuf"] required;
             SK_PROTOCOL = "sock" ["sk_protocol"] required;
@@ -104,7 +105,9 @@ macro_rules! with_fields {
             TCP_SND_WND = "tcp_sock" ["snd_wnd"] required;
             // include/net/af_unix.h
             UNIX_PEER = "unix_sock" ["peer"] required;
+            SKB_NEXT = "sk_buff" ["next"] required;
             SKB_CB = "sk_buff" ["cb"] required;
+            SKB_TRUESIZE = "sk_buff" ["truesize"] required;
             UNIX_CONSUMED = "unix_skb_parms" ["consumed"] required;
             // arch/x86/include/asm/ptrace.h; arch/arm64/include/asm/ptrace.h
             REGS_SYSCALL = "pt_regs" ["orig_ax", "syscallno"] required;
