@@ -13,6 +13,7 @@ use self::{ring::Ring, socket::Socket};
 use crate::{
     layout::{self, peek, peek_at, peek_fields},
     task::{Call, Task},
+    tracer,
 };
 
 /// `FMODE_WRITE` (include/linux/fs.h)
@@ -21,6 +22,9 @@ const FMODE_WRITE: u32 = 2;
 pub(crate) const S_IFMT: u16 = 0o170_000;
 pub(crate) const S_IFIFO: u16 = 0o010_000;
 pub(crate) const S_IFSOCK: u16 = 0o140_000;
+
+/// Most of those who wait for one channel's room that are looked at.
+const MAX_WAITERS: u32 = 32;
 
 /// Why a sleeping task is not a blocked writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +67,7 @@ pub(crate) struct Output {
     pub(crate) number: u64,
     /// The device of its file system.
     pub(crate) dev: u32,
-    file: u64,
+    pub(crate) file: u64,
     end: End,
 }
 
@@ -75,6 +79,34 @@ enum End {
 }
 
 impl Output {
+    /// The channel that a task, which sleeps, waits to write to.
+    ///
+    /// A call goes on with the file that it began with, whatever another thread makes of the descriptor
+    /// meanwhile. So where the one behind the number is not what the task waits for, it may be the one
+    /// that the tracer saw it block on.
+    #[inline(always)]
+    pub(crate) fn awaited_by(task: Task) -> Result<Self, Skip> {
+        let call = task.write_call().ok_or(Skip::NotWriting)?;
+        let is_pinned = task.pins_its_file();
+        let listed = file_at(task, call.fd).and_then(|file| Self::in_call(file, call));
+        if !is_pinned && !call.syscall.may_wait_for_input() {
+            return listed;
+        }
+        let skip = match listed {
+            Ok(output) if output.is_awaited_by(task)? => return Ok(output),
+            Ok(_) => Skip::NotFull,
+            Err(skip) => skip,
+        };
+        if is_pinned
+            && let Some(file) = tracer::file_of(task)
+            && let Ok(output) = Self::in_call(file, call)
+            && output.is_awaited_by(task)?
+        {
+            return Ok(output);
+        }
+        Err(skip)
+    }
+
     /// The channel that a task's call writes to, if a sleep in the call can be for want of room.
     #[inline(always)]
     pub(crate) fn of(task: Task) -> Result<Self, Skip> {
@@ -148,6 +180,43 @@ impl Output {
                 Ok(DrainToken([first, u64::from(consumed)]))
             }
         }
+    }
+
+    /// Whether a task that sleeps in the call waits for this channel's room: it is in the queue of
+    /// those who are woken when there is some (`wr_wait` of the pipe, `pipe_write` in fs/pipe.c and
+    /// `wait_for_space` in fs/splice.c; the socket's own, `sock_wait_for_wmem` in net/core/sock.c).
+    ///
+    /// A call that moves bytes may wait for its input instead, and who waits for that has nothing to
+    /// write. And where another thread may have closed the descriptor since, its number may stand for
+    /// another channel.
+    #[inline(always)]
+    fn is_awaited_by(&self, task: Task) -> Result<bool, Skip> {
+        let (head, first) = match &self.end {
+            End::Pipe(ring) => (ring.waiters, ring.first_waiter),
+            End::Unix(socket) if socket.is_stream => {
+                let head = peek::<u64>(socket.sk, &layout::SK_WQ)? + layout::WQ_WAITERS.load();
+                (head, peek_at(head)?)
+            }
+            End::Unix(_) => return Ok(true),
+        };
+        let mut entry = first;
+        let mut i = 0;
+        while i < MAX_WAITERS {
+            if entry == head {
+                return Ok(false);
+            }
+            let [waiter, next] = peek_fields::<4, 2>(
+                entry.wrapping_sub(layout::WAITER_ENTRY.load()),
+                [&layout::WAITER_TASK, &layout::WAITER_ENTRY],
+            )?;
+            if waiter == task.address() {
+                return Ok(true);
+            }
+            entry = next;
+            i += 1;
+        }
+        // Behind so many that it cannot be told.
+        Ok(!self.call.syscall.may_wait_for_input())
     }
 
     /// Whether the channel shows by itself that nothing was taken since a writer that has not
