@@ -35,7 +35,7 @@ pub(crate) enum Skip {
     NoFile,
     /// It writes to something else.
     NotAChannel,
-    /// There is room, so it waits for something else or is about to go on.
+    /// There is room, or it waits for something else, or is about to go on.
     NotFull,
     /// The socket has no peer that could read, or the message goes elsewhere.
     NoPeer,
