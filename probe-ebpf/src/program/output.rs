@@ -24,7 +24,7 @@ pub(crate) const S_IFIFO: u16 = 0o010_000;
 pub(crate) const S_IFSOCK: u16 = 0o140_000;
 
 /// Most of those who wait for one channel's room that are looked at.
-const MAX_WAITERS: u32 = 32;
+const MAX_WAITERS: u32 = 8;
 
 /// Why a sleeping task is not a blocked writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,29 +82,21 @@ impl Output {
     /// The channel that a task, which sleeps, waits to write to.
     ///
     /// A call goes on with the file that it began with, whatever another thread makes of the descriptor
-    /// meanwhile. So where the one behind the number is not what the task waits for, it may be the one
-    /// that the tracer saw it block on.
+    /// meanwhile. So what the tracer saw the task block on is asked before the descriptor's number.
     #[inline(always)]
     pub(crate) fn awaited_by(task: Task) -> Result<Self, Skip> {
         let call = task.write_call().ok_or(Skip::NotWriting)?;
         let is_pinned = task.pins_its_file();
-        let listed = file_at(task, call.fd).and_then(|file| Self::in_call(file, call));
-        if !is_pinned && !call.syscall.may_wait_for_input() {
-            return listed;
-        }
-        let skip = match listed {
-            Ok(output) if output.is_awaited_by(task)? => return Ok(output),
-            Ok(_) => Skip::NotFull,
-            Err(skip) => skip,
+        let file = match tracer::file_of(task) {
+            Some(file) if is_pinned => file,
+            _ => file_at(task, call.fd)?,
         };
-        if is_pinned
-            && let Some(file) = tracer::file_of(task)
-            && let Ok(output) = Self::in_call(file, call)
-            && output.is_awaited_by(task)?
-        {
-            return Ok(output);
+        let output = Self::in_call(file, call)?;
+        let is_doubtful = is_pinned || call.syscall.may_wait_for_input();
+        if is_doubtful && !output.is_awaited_by(task)? {
+            return Err(Skip::NotFull);
         }
-        Err(skip)
+        Ok(output)
     }
 
     /// The channel that a task's call writes to, if a sleep in the call can be for want of room.

@@ -162,17 +162,24 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     })
 }
 
-/// The open file of the last call in which a thread was blocked, so far as that is known.
+/// The open file of the call in which a thread is blocked, if that was seen.
 #[inline(always)]
 pub(crate) fn file_of(task: Task) -> Option<u64> {
     if layout::ADOPT.load() == 0 {
         return None;
     }
     let entry = TRACKED.get_ptr(task.pid())?;
-    // SAFETY: a non-null map value; each field is a word, and the caller checks that the thread
-    // waits for what is behind the file.
-    let entry = unsafe { &*entry };
-    entry.is_by(task).then_some(entry.file)
+    // SAFETY: a non-null map value, of which its thread's CPU may change fields meanwhile; each
+    // is an aligned word, and the phase is compared as a number.
+    let (phase, file) = unsafe {
+        (
+            (&raw const (*entry).phase).cast::<u64>().read_volatile(),
+            (&raw const (*entry).file).read_volatile(),
+        )
+    };
+    // SAFETY: as above.
+    let is_it = phase == Phase::Blocked as u64 && unsafe { (*entry).is_by(task) };
+    is_it.then_some(file)
 }
 
 /// A thread sleeps in something else than its write.
