@@ -49,7 +49,10 @@ pub const AF_INET6: u16 = 10;
 /// Protocol of TCP's sockets, which those of MPTCP do not have (include/uapi/linux/in.h).
 pub const IPPROTO_TCP: u16 = 6;
 
-/// Type of datagram sockets (include/linux/net.h).
+/// Type of stream sockets (include/linux/net.h).
+pub const SOCK_STREAM: u16 = 1;
+
+/// Type of datagram sockets.
 pub const SOCK_DGRAM: u16 = 2;
 
 /// `s_magic` of the file system that anonymous pipes live on (include/uapi/linux/magic.h).

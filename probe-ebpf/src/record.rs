@@ -138,8 +138,8 @@ pub struct Writer {
     pub syscall: u8,
     /// Which of the process's first three descriptors lead to the same channel: `STREAM_*`.
     pub streams: u8,
-    /// Not 0 where the channel itself shows that nothing was taken since the writer went to
-    /// sleep: see the scanner.
+    /// Not 0 where `entered` is, and the channel itself shows that nothing was taken since the writer
+    /// went to sleep: see the scanner.
     pub untouched: u8,
     /// How often the process has called `exec`.
     pub exec: u32,

@@ -348,9 +348,11 @@ impl Agent {
         Ok(())
     }
 
-    fn swap_kernel(&mut self, kernel: Kernel) {
+    fn swap_kernel(&mut self, mut kernel: Kernel) {
         self.blocked_before = self.blocked();
         self.lost_before = self.lost();
+        // Else its first look might say of a writer asleep that it has run.
+        kernel.keep_clocks_of(&self.kernel);
         self.kernel = kernel;
     }
 

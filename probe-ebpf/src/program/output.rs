@@ -1,14 +1,19 @@
 //! Where a sleeping task is writing to, and where the channel's reader stands.
 
+mod ring;
+mod socket;
+
 use probe_ebpf::{
-    AF_UNIX, PIPEFS_MAGIC, SOCK_DGRAM,
+    PIPEFS_MAGIC,
     fields::ABSENT,
     record::{ChannelKind, DrainToken, STREAM_STDERR, STREAM_STDIN, STREAM_STDOUT},
 };
 
+use self::{ring::Ring, socket::Socket};
 use crate::{
     layout::{self, peek, peek_at, peek_fields},
     task::{Call, Task},
+    tracer,
 };
 
 /// `FMODE_WRITE` (include/linux/fs.h)
@@ -18,8 +23,8 @@ pub(crate) const S_IFMT: u16 = 0o170_000;
 pub(crate) const S_IFIFO: u16 = 0o010_000;
 pub(crate) const S_IFSOCK: u16 = 0o140_000;
 
-/// Most slots of a pipe whose bytes are summed up: a ring of 1 MiB, the limit for ordinary users.
-const MAX_SLOTS: u32 = 256;
+/// Most of those who wait for one channel's room that are looked at.
+const MAX_WAITERS: u32 = 8;
 
 /// Why a sleeping task is not a blocked writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub(crate) enum Skip {
     NoFile,
     /// It writes to something else.
     NotAChannel,
-    /// There is room, so it waits for something else or is about to go on.
+    /// There is room, or it waits for something else, or is about to go on.
     NotFull,
     /// The socket has no peer that could read, or the message goes elsewhere.
     NoPeer,
@@ -62,7 +67,7 @@ pub(crate) struct Output {
     pub(crate) number: u64,
     /// The device of its file system.
     pub(crate) dev: u32,
-    file: u64,
+    pub(crate) file: u64,
     end: End,
 }
 
@@ -73,35 +78,44 @@ enum End {
     Unix(Socket),
 }
 
-/// A pipe's ring of buffers (include/linux/pipe_fs_i.h).
-#[derive(Clone, Copy)]
-struct Ring {
-    head: u32,
-    tail: u32,
-    size: u32,
-    bufs: u64,
-    /// How often it is open for writing.
-    writers: u32,
-}
-
-/// The writer's end of a pair of unix sockets.
-#[derive(Clone, Copy)]
-struct Socket {
-    sk: u64,
-    /// Memory that is queued at the peer.
-    queued: u32,
-    sndbuf: u32,
-}
-
 impl Output {
-    /// The channel that a sleeping task is blocked on.
+    /// The channel that a task, which sleeps, waits to write to.
+    ///
+    /// A call goes on with the file that it began with, whatever another thread makes of the descriptor
+    /// meanwhile. So what the tracer saw the task block on is asked before the descriptor's number.
+    #[inline(always)]
+    pub(crate) fn awaited_by(task: Task) -> Result<Self, Skip> {
+        let call = task.write_call().ok_or(Skip::NotWriting)?;
+        let is_pinned = task.pins_its_file();
+        let file = match tracer::file_of(task) {
+            Some(file) if is_pinned => file,
+            _ => file_at(task, call.fd)?,
+        };
+        let output = Self::in_call(file, call)?;
+        let is_doubtful = is_pinned || call.syscall.may_wait_for_input();
+        if is_doubtful && !output.is_awaited_by(task)? {
+            return Err(Skip::NotFull);
+        }
+        Ok(output)
+    }
+
+    /// The channel that a task's call writes to, if a sleep in the call can be for want of room.
     #[inline(always)]
     pub(crate) fn of(task: Task) -> Result<Self, Skip> {
         let call = task.write_call().ok_or(Skip::NotWriting)?;
-        Self::behind(file_at(task, call.fd)?, call)
+        Self::in_call(file_at(task, call.fd)?, call)
     }
 
-    /// The channel behind a file, if a sleep in the call can be for want of room.
+    #[inline(always)]
+    fn in_call(file: u64, call: Call) -> Result<Self, Skip> {
+        let output = Self::behind(file, call)?;
+        match &output.end {
+            End::Unix(socket) if socket.has_room(call) => Err(Skip::NotFull),
+            _ => Ok(output),
+        }
+    }
+
+    /// The channel behind a file.
     #[inline(always)]
     pub(crate) fn behind(file: u64, call: Call) -> Result<Self, Skip> {
         let [access, inode, private] = peek_fields::<8, 3>(
@@ -118,7 +132,7 @@ impl Output {
         let [magic, dev] = peek_fields::<12, 2>(sb, [&layout::SB_MAGIC, &layout::SB_DEV])?;
         let (kind, end) = match mode as u16 & S_IFMT {
             S_IFIFO => (pipe_kind(magic), End::Pipe(Ring::full(private)?)),
-            S_IFSOCK => (ChannelKind::Unix, End::Unix(Socket::full(private, call)?)),
+            S_IFSOCK => (ChannelKind::Unix, End::Unix(Socket::of(private, call)?)),
             _ => return Err(Skip::NotAChannel),
         };
         Ok(Self {
@@ -160,20 +174,56 @@ impl Output {
         }
     }
 
+    /// Whether a task that sleeps in the call waits for this channel's room: it is in the queue of
+    /// those who are woken when there is some (`wr_wait` of the pipe, `pipe_write` in fs/pipe.c and
+    /// `wait_for_space` in fs/splice.c; the socket's own, `sock_wait_for_wmem` in net/core/sock.c).
+    ///
+    /// A call that moves bytes may wait for its input instead, and who waits for that has nothing to
+    /// write. And where another thread may have closed the descriptor since, its number may stand for
+    /// another channel.
+    #[inline(always)]
+    fn is_awaited_by(&self, task: Task) -> Result<bool, Skip> {
+        let (head, first) = match &self.end {
+            End::Pipe(ring) => (ring.waiters, ring.first_waiter),
+            End::Unix(socket) if socket.is_stream => {
+                let head = peek::<u64>(socket.sk, &layout::SK_WQ)? + layout::WQ_WAITERS.load();
+                (head, peek_at(head)?)
+            }
+            End::Unix(_) => return Ok(true),
+        };
+        let mut entry = first;
+        let mut i = 0;
+        while i < MAX_WAITERS {
+            if entry == head {
+                return Ok(false);
+            }
+            let [waiter, next] = peek_fields::<4, 2>(
+                entry.wrapping_sub(layout::WAITER_ENTRY.load()),
+                [&layout::WAITER_TASK, &layout::WAITER_ENTRY],
+            )?;
+            if waiter == task.address() {
+                return Ok(true);
+            }
+            entry = next;
+            i += 1;
+        }
+        // Behind so many that it cannot be told.
+        Ok(!self.call.syscall.may_wait_for_input())
+    }
+
     /// Whether the channel shows by itself that nothing was taken since a writer that has not
     /// run since went to sleep.
     ///
     /// A pipe's reader wakes a writer with each buffer that it frees, and leaves its mark
     /// in one that it has begun; had it woken another writer, that would have filled the
-    /// buffer, so there must not be one. A socket's writer sleeps on, but the queue then holds less
-    /// than what made it sleep, unless another writer has filled it up.
+    /// buffer, so there must not be one. A socket's writer sleeps on: see [`Socket::is_whole`].
     #[inline(always)]
     pub(crate) fn is_untouched(&self, task: Task, token: DrainToken) -> bool {
-        let DrainToken([_, second]) = token;
+        let DrainToken([first, second]) = token;
         let is_whole = match &self.end {
             // The upper half is the tail buffer's offset.
             End::Pipe(ring) => second >> 32 == 0 && ring.writers == 1,
-            End::Unix(socket) => second == 0 && socket.queued >= socket.sndbuf,
+            End::Unix(socket) => second == 0 && socket.is_whole(first).unwrap_or(false),
         };
         is_whole && self.is_of_one(task).unwrap_or(false)
     }
@@ -237,87 +287,6 @@ impl Output {
         let leads_there = file == self.file
             || file != 0 && peek::<u64>(file, &layout::FILE_INODE).is_ok_and(|inode| inode == self.inode);
         if leads_there { bit } else { 0 }
-    }
-}
-
-impl Ring {
-    /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
-    #[inline(always)]
-    fn full(pipe: u64) -> Result<Self, Skip> {
-        let [head, tail, max_usage, size, bufs, writers] = peek_fields::<12, 6>(
-            pipe,
-            [
-                &layout::PIPE_HEAD,
-                &layout::PIPE_TAIL,
-                &layout::PIPE_MAX_USAGE,
-                &layout::PIPE_RING_SIZE,
-                &layout::PIPE_BUFS,
-                &layout::PIPE_WRITERS,
-            ],
-        )?;
-        let (head, tail, size) = (head as u32, tail as u32, size as u32);
-        if head.wrapping_sub(tail) < max_usage as u32 {
-            return Err(Skip::NotFull);
-        }
-        Ok(Self {
-            head,
-            tail,
-            size,
-            bufs,
-            writers: writers as u32,
-        })
-    }
-
-    /// The address of the slot for a position of head or tail.
-    #[inline(always)]
-    fn slot(&self, position: u32) -> u64 {
-        let index = position & self.size.wrapping_sub(1);
-        self.bufs + u64::from(index) * layout::BUF_SIZE.load()
-    }
-
-    /// The bytes in all slots, as far as they are counted.
-    #[inline(always)]
-    fn bytes(&self, token: DrainToken) -> Result<u64, Skip> {
-        let used = self.head.wrapping_sub(self.tail);
-        // The token has the first one's length, in its lower half.
-        let DrainToken([_, first]) = token;
-        let mut sum = first & u64::from(u32::MAX);
-        let mut i = 1;
-        while i < MAX_SLOTS {
-            if i >= used {
-                break;
-            }
-            sum += u64::from(peek::<u32>(
-                self.slot(self.tail.wrapping_add(i)),
-                &layout::BUF_LEN,
-            )?);
-            i += 1;
-        }
-        Ok(sum)
-    }
-}
-
-impl Socket {
-    /// The unix socket of a `struct socket`, if a sleep on it can be for want of room.
-    #[inline(always)]
-    fn full(socket: u64, call: Call) -> Result<Self, Skip> {
-        let sk: u64 = peek(socket, &layout::SOCKET_SK)?;
-        if sk == 0 || peek::<u16>(sk, &layout::SK_FAMILY)? != AF_UNIX {
-            return Err(Skip::NotAChannel);
-        }
-        if call.names_receiver && peek::<u16>(sk, &layout::SK_TYPE)? == SOCK_DGRAM {
-            return Err(Skip::NoPeer);
-        }
-        // sk_wmem_alloc_get(), include/net/sock.h
-        let queued = peek::<u32>(sk, &layout::SK_WMEM)?.saturating_sub(1);
-        let sndbuf = peek(sk, &layout::SK_SNDBUF)?;
-        // A socket's writer sleeps on until three quarters are drained (unix_writable(),
-        // net/unix/af_unix.c), so room proves nothing except for calls with another thing
-        // to wait for.
-        if call.syscall.may_wait_for_input() && queued <= sndbuf / 4 {
-            return Err(Skip::NotFull);
-        }
-        Ok(Self { sk, queued, sndbuf })
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn header() -> ScanHeader {
 
 #[inline(always)]
 fn describe(task: Task) -> Result<Writer, Skip> {
-    let output = Output::of(task)?;
+    let output = Output::awaited_by(task)?;
     let token = output.token()?;
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -112,7 +112,8 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         channel: output.kind as u8,
         syscall: output.call.syscall as u8,
         streams: output.streams(task),
-        untouched: u8::from(output.is_untouched(task, token)),
+        // Where the tracer saw it block, nobody asks.
+        untouched: u8::from(entered == 0 && output.is_untouched(task, token)),
         exec: leader.exec_id(),
         reserved: 0,
         comm: leader.comm(),

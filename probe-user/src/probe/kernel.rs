@@ -223,6 +223,11 @@ impl Kernel {
         })
     }
 
+    /// Goes on with what another kernel side of this machine has learned of its clocks.
+    pub const fn keep_clocks_of(&mut self, other: &Self) {
+        self.clocks = other.clocks;
+    }
+
     /// How writers are followed.
     #[must_use]
     pub const fn traced_by(&self) -> Tracer {

@@ -12,21 +12,29 @@ use crate::core::model::{
     Channel, ChannelKind, Counted, Look, Mono, Process, Sighting, Stream, WriteSyscall, WriterId,
 };
 
-/// How far the scheduler's clock is behind `CLOCK_MONOTONIC`, as far as looks have shown.
+/// How far the scheduler's clock is behind `CLOCK_MONOTONIC`, as far as looks have shown; below zero
+/// where it is ahead. It begins at another moment, and where it is a counter that nobody adjusts
+/// (`sched_clock`, arch/x86/kernel/tsc.c) it may run faster as well as slower.
 ///
 /// The kernel tells when the observer itself last got its CPU, and when the look began: that much
 /// later at least. What lay between, computing or a hypervisor that took the CPU away, is an error
 /// that only ever adds, so the least of all differences is the nearest. The clocks drift apart, for
 /// one of them is adjusted: by 500 parts in a million at most (`MAXFREQ`, include/linux/timex.h).
-#[derive(Debug, Default)]
-pub(super) struct Clocks(Option<(u64, u64)>);
+/// They are the machine's: whoever looks next goes on with what is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Clocks(Option<(u64, i64)>);
 
 impl Clocks {
-    fn difference(&mut self, header: &ScanHeader) -> Option<u64> {
+    fn difference(&mut self, header: &ScanHeader) -> Option<i64> {
         const DRIFT: u64 = 2000;
-        let shown = (header.arrival != 0).then(|| header.now.saturating_sub(header.arrival))?;
+        let shown = (header.arrival != 0).then(|| {
+            header
+                .now
+                .cast_signed()
+                .wrapping_sub(header.arrival.cast_signed())
+        })?;
         let known = self.0.map_or(shown, |(at, known)| {
-            known.saturating_add(header.now.saturating_sub(at) / DRIFT)
+            known.saturating_add_unsigned(header.now.saturating_sub(at) / DRIFT)
         });
         let difference = shown.min(known);
         self.0 = Some((header.now, difference));
@@ -67,14 +75,11 @@ pub(super) fn decode(
     ))
 }
 
-fn sighting(difference: Option<u64>, writer: &record::Writer) -> Result<Sighting, ProbeError> {
+fn sighting(difference: Option<i64>, writer: &record::Writer) -> Result<Sighting, ProbeError> {
     let bad = || ProbeError::Mismatch(DecodeError::BadField.as_str());
     let kind: ChannelKind = writer.channel_kind().ok_or_else(bad)?;
     let syscall: WriteSyscall = writer.write_syscall().ok_or_else(bad)?;
     let known = |nanos: u64| (nanos != 0).then(|| Mono::from_nanos(nanos));
-    let last_ran = difference
-        .filter(|_| writer.arrival != 0)
-        .map(|difference| Mono::from_nanos(writer.arrival.saturating_add(difference)));
     let counted = known(writer.counted_since).map(|since| Counted {
         since,
         awake: Mono::from_nanos(writer.now)
@@ -98,7 +103,7 @@ fn sighting(difference: Option<u64>, writer: &record::Writer) -> Result<Sighting
         token: writer.token,
         entered: known(writer.entered),
         token_since: known(writer.token_since),
-        last_ran,
+        last_ran: last_ran(difference, writer.arrival),
         untouched: writer.untouched != 0,
         exec: writer.exec,
         ppid: writer.ppid,
@@ -113,6 +118,12 @@ fn sighting(difference: Option<u64>, writer: &record::Writer) -> Result<Sighting
     })
 }
 
+/// When a thread last got a CPU, by the scheduler's clock and how far that is behind.
+fn last_ran(difference: Option<i64>, arrival: u64) -> Option<Mono> {
+    let difference = difference.filter(|_| arrival != 0)?;
+    Some(Mono::from_nanos(arrival.saturating_add_signed(difference)))
+}
+
 /// A name as the kernel keeps it: up to the first NUL.
 fn text(comm: &[u8]) -> String {
     let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
@@ -123,25 +134,87 @@ fn text(comm: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const SECOND: u64 = 1_000_000_000;
+
+    fn header(now: u64, arrival: u64) -> ScanHeader {
+        ScanHeader {
+            now,
+            arrival,
+            ..ScanHeader::default()
+        }
+    }
+
+    /// When a writer last ran, as a look tells it.
+    fn said(clocks: &mut Clocks, header: &ScanHeader, arrival: u64) -> Option<u64> {
+        last_ran(clocks.difference(header), arrival).map(Mono::as_nanos)
+    }
+
     #[test]
     fn the_clocks_lie_as_far_apart_as_the_best_of_all_looks_shows() {
-        const SECOND: u64 = 1_000_000_000;
         let mut clocks = Clocks::default();
-        let mut look = |now: u64, arrival: u64| {
-            clocks.difference(&ScanHeader {
-                now,
-                arrival,
-                ..ScanHeader::default()
-            })
-        };
+        let mut look = |now, arrival| clocks.difference(&header(now, arrival));
         assert_eq!(look(10 * SECOND, 0), None, "the kernel keeps no such time");
-        assert_eq!(look(10 * SECOND, 7 * SECOND), Some(3 * SECOND));
-        assert_eq!(look(11 * SECOND, 9 * SECOND), Some(2 * SECOND), "nearer");
-        let lost = look(12 * SECOND, 9 * SECOND).unwrap();
+        assert_eq!(look(10 * SECOND, 7 * SECOND), Some(3_000_000_000));
+        assert_eq!(look(11 * SECOND, 9 * SECOND), Some(2_000_000_000), "nearer");
         assert_eq!(
-            lost - 2 * SECOND,
-            SECOND / 2000,
-            "a second on the CPU, or away from it, is no difference"
+            look(12 * SECOND, 9 * SECOND),
+            Some(2_000_500_000),
+            "a second on the CPU, or away from it, is no difference, but they may have drifted"
+        );
+    }
+
+    #[test]
+    fn a_scheduler_clock_that_is_ahead_makes_no_stall_younger() {
+        let mut clocks = Clocks::default();
+        let look = header(10 * SECOND, 12 * SECOND);
+
+        assert_eq!(said(&mut clocks, &look, 5 * SECOND), Some(3 * SECOND));
+        assert_eq!(
+            said(&mut clocks, &look, SECOND),
+            Some(0),
+            "nothing ran before the clock began"
+        );
+        assert_eq!(said(&mut clocks, &look, 0), None, "it is not kept");
+    }
+
+    #[test]
+    fn clocks_that_drift_apart_are_followed_whichever_is_ahead() {
+        const APART: i64 = 2_000_000_000;
+        // 500 millionths of a minute.
+        const A_MINUTE: i64 = 30_000_000;
+        for (ahead, gains) in [
+            (-APART, A_MINUTE),
+            (-APART, -A_MINUTE),
+            (APART, A_MINUTE),
+            (APART, -A_MINUTE),
+        ] {
+            let mut clocks = Clocks::default();
+            let worst = (0..60).map(|minute: i64| {
+                let now = 100_000 * SECOND + minute.unsigned_abs() * 60 * SECOND;
+                let arrival = now.saturating_add_signed(ahead + gains * minute);
+                let ran = said(&mut clocks, &header(now, arrival), arrival).unwrap();
+                ran.abs_diff(now)
+            });
+            assert_eq!(worst.max(), Some(0), "ahead by {ahead} ns, gains {gains} ns");
+        }
+    }
+
+    #[test]
+    fn a_kernel_side_that_goes_on_with_the_clocks_of_another_says_the_same_of_a_writer() {
+        const SLACK: u64 = 20_000_000;
+        let (now, ran) = (100 * SECOND, 40 * SECOND);
+        let mut old = Clocks::default();
+        let before = said(&mut old, &header(now, now), ran).unwrap();
+        // The next side's first look is held up for 30 ms: that is no difference between the clocks.
+        let late = header(now + SECOND + 30_000_000, now + SECOND);
+
+        let (mut carried, mut forgotten) = (old, Clocks::default());
+        let after = said(&mut carried, &late, ran).unwrap();
+
+        assert!(after - before <= SLACK, "{}", after - before);
+        assert!(
+            said(&mut forgotten, &late, ran).unwrap() - before > SLACK,
+            "without what was known, the writer seems to have run"
         );
     }
 }
