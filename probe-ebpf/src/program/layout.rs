@@ -18,7 +18,7 @@ use probe_ebpf::{
 use crate::output;
 
 macro_rules! declare {
-    ($($symbol:ident = $of:literal [$($path:literal),+] $need:ident;)+) => {
+    ($($symbol:ident = $of:literal [$($path:literal),+] $($user:ident)+;)+) => {
         $(
             #[unsafe(no_mangle)]
             pub(crate) static $symbol: Global<u64> = Global::new(0);

@@ -7,7 +7,6 @@ use super::{
     load::{Prepared, create, load_iter, prepare, refused},
     tracer::Tracer,
 };
-use crate::probe::layout::Layout;
 
 /// What programs are loaded with.
 pub struct Trial {
@@ -29,24 +28,29 @@ impl Trial {
         })
     }
 
-    /// The kernel's layout.
+    /// The functions that write, as far as the types tell of them.
     #[must_use]
-    pub fn layout(&self) -> &Layout {
-        &self.prepared.layout
+    pub fn typed_functions(&self) -> &[&'static str] {
+        &self.prepared.layout.write_functions
     }
 
-    /// The scanner alone, or a way to follow writers alone.
+    /// The ways to follow writers, in the order that they would be tried in.
+    pub fn in_order(&self) -> impl Iterator<Item = Tracer> {
+        Tracer::in_order(&self.prepared)
+    }
+
+    /// The scanner alone, or a way to follow writers alone; tells what such a tracer does not see.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn attempt(&self, tracer: Tracer) -> Result<(), ProbeError> {
-        let Prepared { layout, btf } = &self.prepared;
-        let mut ebpf = create(&self.prepared, &self.options, tracer, Some(Duration::MAX))?;
+    pub fn attempt(&self, tracer: Tracer) -> Result<Option<String>, ProbeError> {
+        let prepared = &self.prepared;
+        let mut ebpf = create(prepared, &self.options, tracer, Some(Duration::MAX))?;
         match tracer {
-            Tracer::Scan => {
-                load_iter(&mut ebpf, SCANNER, "task", btf).map_err(|e| refused("task iterators", &e))
-            }
-            Tracer::Sched | Tracer::Fentry | Tracer::Kprobe => tracer.attach(&mut ebpf, btf, layout),
+            Tracer::Scan => load_iter(&mut ebpf, SCANNER, "task", &prepared.btf)
+                .map_err(|e| refused(Tracer::Scan.what(), &e))?,
+            Tracer::Sched | Tracer::Fentry | Tracer::Kprobe => tracer.attach(&mut ebpf, prepared)?,
         }
+        Ok(tracer.gap(prepared))
     }
 }
