@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::observe::KernelArgs;
 use crate::probe::{
-    kernel::{Kernel, Options, ProbeError, tracer::Tracer, trial::Trial},
+    kernel::{Kernel, Options, ProbeError, has_the_kernels_pids, tracer::Tracer, trial::Trial},
     layout::WRITE_FUNCTIONS,
     pressure,
     process::Reader,
@@ -242,8 +242,6 @@ fn cpu_pressure() -> Finding {
 
 /// Whether a pid means the same to this process and to the kernel programs.
 fn pids(options: &Options) -> Finding {
-    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`)
-    const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
     let own = std::process::id();
     match Kernel::scanner(options).and_then(|mut kernel| kernel.look()) {
         Ok((_, observer)) if observer.tgid == own => Finding {
@@ -262,7 +260,7 @@ fn pids(options: &Options) -> Finding {
                 .map(|p| p.to_string_lossy().into_owned())
                 .unwrap_or_default();
             Finding {
-                ok: namespace == INITIAL_NAMESPACE,
+                ok: has_the_kernels_pids(),
                 detail: format!("namespace {namespace}"),
             }
         }

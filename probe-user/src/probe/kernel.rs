@@ -151,7 +151,13 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn scanner(options: &Options) -> Result<Self, ProbeError> {
-        Self::load(&prepare(&options.btf)?, options, Tracer::Scan, None)
+        Self::load(
+            &prepare(&options.btf)?,
+            options,
+            Tracer::Scan,
+            None,
+            std::process::id(),
+        )
     }
 
     /// Loads the scanner and attaches the tracer that the options name, or the first of all that the
@@ -167,7 +173,8 @@ impl Kernel {
 
     fn first_that_loads(options: &Options, notify_after: Duration) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
-        let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after));
+        let tool = tool(&prepared, options)?;
+        let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after), tool);
         if let Some(chosen) = options.tracer {
             return load(chosen);
         }
@@ -190,8 +197,9 @@ impl Kernel {
         options: &Options,
         tracer: Tracer,
         notify_after: Option<Duration>,
+        tool: u32,
     ) -> Result<Self, ProbeError> {
-        let mut kernel = Self::looking(prepared, options, tracer, notify_after)?;
+        let mut kernel = Self::looking(prepared, options, tracer, notify_after, tool)?;
         // Without it `/proc` is walked: slower, and it shows less.
         match load_walk(&mut kernel.ebpf, prepared) {
             Ok(()) => kernel.walks_files = true,
@@ -213,8 +221,9 @@ impl Kernel {
         options: &Options,
         tracer: Tracer,
         notify_after: Option<Duration>,
+        tool: u32,
     ) -> Result<Self, ProbeError> {
-        let mut ebpf = create(prepared, options, tracer, notify_after)?;
+        let mut ebpf = create(prepared, options, tracer, notify_after, tool)?;
         load_iter(&mut ebpf, SCANNER, "task", &prepared.btf).map_err(|e| refused(Tracer::Scan.what(), &e))?;
         Ok(Self {
             ebpf,
@@ -355,6 +364,24 @@ impl Kernel {
         let link = program.take_link(link).map_err(|e| refused(&e))?;
         link.into_file().map_err(|e| refused(&e))
     }
+}
+
+/// This process as the kernel numbers it. In a pid namespace of its own that number is another, and only a look
+/// tells it.
+fn tool(prepared: &Prepared, options: &Options) -> Result<u32, ProbeError> {
+    if has_the_kernels_pids() {
+        return Ok(std::process::id());
+    }
+    let mut kernel = Kernel::looking(prepared, options, Tracer::Scan, None, std::process::id())?;
+    kernel.look().map(|(_, observer)| observer.tgid)
+}
+
+/// Whether this process is in the initial pid namespace, as far as `/proc` tells.
+#[must_use]
+pub fn has_the_kernels_pids() -> bool {
+    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`)
+    const INITIAL: &str = "pid:[4026531836]";
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == INITIAL)
 }
 
 /// What the tracer could not keep.

@@ -72,12 +72,13 @@ fn check_privilege() -> Result<(), ProbeError> {
     Ok(())
 }
 
-/// Creates the maps and fills in the load-time constants.
+/// Creates the maps and fills in the load-time constants, of which `tool` is this process as the kernel numbers it.
 pub(super) fn create(
     prepared: &Prepared,
     options: &Options,
     tracer: Tracer,
     notify_after: Option<Duration>,
+    tool: u32,
 ) -> Result<Ebpf, ProbeError> {
     // First: the scanner, too, reads what a tracer of functions goes by.
     tracer.is_served(&prepared.layout)?;
@@ -89,7 +90,6 @@ pub(super) fn create(
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, no_limit);
 
     let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
-    let tgid = std::process::id();
     let is_traced = tracer != Tracer::Scan;
     let adopt = u64::from(is_traced);
     let by_function = u64::from(tracer.is_by_function());
@@ -108,7 +108,7 @@ pub(super) fn create(
     loader
         .btf(Some(&prepared.btf))
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("SELF_TGID", &tgid, true)
+        .override_global("SELF_TGID", &tool, true)
         .override_global("ADOPT", &adopt, true)
         .override_global("COUNT_BLOCKED", &count_blocked, true)
         .override_global("TRACE_WRITES", &trace_writes, true)

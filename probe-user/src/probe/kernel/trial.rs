@@ -7,7 +7,6 @@ use super::{
     load::{Prepared, create, load_iter, prepare, refused},
     tracer::Tracer,
 };
-
 /// What programs are loaded with.
 pub struct Trial {
     options: Options,
@@ -21,7 +20,7 @@ impl Trial {
     /// See [`ProbeError`].
     pub fn new(options: &Options) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
-        create(&prepared, options, Tracer::Scan, None)?;
+        create(&prepared, options, Tracer::Scan, None, std::process::id())?;
         Ok(Self {
             options: options.clone(),
             prepared,
@@ -45,7 +44,8 @@ impl Trial {
     /// What the kernel says.
     pub fn attempt(&self, tracer: Tracer) -> Result<Option<String>, ProbeError> {
         let prepared = &self.prepared;
-        let mut ebpf = create(prepared, &self.options, tracer, Some(Duration::MAX))?;
+        let own = std::process::id();
+        let mut ebpf = create(prepared, &self.options, tracer, Some(Duration::MAX), own)?;
         match tracer {
             Tracer::Scan => load_iter(&mut ebpf, SCANNER, "task", &prepared.btf)
                 .map_err(|e| refused(Tracer::Scan.what(), &e))?,
