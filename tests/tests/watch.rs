@@ -1,7 +1,7 @@
 //! `watch`: events in order, each stall's begin and end as they happen, and the kernel's histogram
 //! at the end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::process::Command;
 use std::thread;
@@ -195,14 +195,22 @@ fn a_watch_whose_own_output_is_stuck_does_not_report_itself() {
     assert!(!events.iter().any(|event| event.is_of(watch.pid())), "{text}");
 }
 
+// A fifo's writes go through two functions where they have one of their own.
 #[test]
 fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
-    const BYTES: u64 = 200_000;
     need!(need::functions());
+    for channel in [Channel::Pipe, Channel::Fifo, Channel::Unix] {
+        traced_writes_are_counted_on(channel);
+    }
+}
+
+fn traced_writes_are_counted_on(channel: Channel) {
+    const BYTES: u64 = 200_000;
     let comm = names::unique("wri");
     let watch = Agent::watch(&["--trace-writes", "--min", "500ms", "--comm", &comm]);
     let mut crowd = Plan::stuck(1)
         .writers_named(&comm)
+        .on(channel)
         .writing(&["--bytes", &BYTES.to_string(), "--chunk", "1000"])
         .start();
     let writer = crowd.writer();
@@ -221,16 +229,19 @@ fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
 
     let all = &events.last().expect("an end").written;
     let [written] = &all[..] else {
-        panic!("one channel was written to: {all:?}")
+        panic!("one {channel:?} was written to: {all:?}")
     };
     assert_eq!(
         (written.channel.as_str(), written.inode, written.bytes),
-        ("pipe", inode, BYTES)
+        (channel.as_str(), inode, BYTES)
     );
-    assert_eq!(written.write_seconds.count, BYTES / 1000);
+    assert_eq!(written.write_seconds.count, BYTES / 1000, "{channel:?}");
     let longest = written.write_seconds.buckets.last().expect("a bucket");
     let bound = longest.le.as_f64().expect("a bound");
-    assert!(bound > 1.3, "one write took as long as nobody read: {bound}");
+    assert!(
+        bound > 1.3,
+        "{channel:?}: one write took as long as nobody read: {bound}"
+    );
     let before = written
         .write_seconds
         .buckets
@@ -238,7 +249,7 @@ fn traced_writes_are_counted_by_channel_with_their_bytes_and_times() {
         .rev()
         .nth(1)
         .expect("another bucket");
-    assert_eq!(before.count, BYTES / 1000 - 1, "the others did not");
+    assert_eq!(before.count, BYTES / 1000 - 1, "{channel:?}: the others did not");
 }
 
 #[test]
@@ -304,4 +315,41 @@ fn a_watch_in_a_pid_namespace_of_its_own_reports_by_name_what_runs_in_it() {
         "it is not to be had there: {:?}",
         stall.cmdline
     );
+}
+
+// The number that a process has in a namespace of its own is not the one that the kernel knows it by.
+#[test]
+fn a_watch_in_a_pid_namespace_of_its_own_does_not_follow_itself() {
+    const PAGE: usize = 4096;
+    need!(need::tracer());
+    let unshare = need!(need::on_path("unshare"));
+    let scratch = Scratch::new();
+    let said = scratch.path("stderr");
+    let (_output, stdout) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    fcntl_setpipe_size(&stdout, PAGE).expect("a pipe of one page");
+    // So that it is stuck from its first event on.
+    rustix::io::write(&stdout, &[b' '; PAGE]).expect("a full pipe");
+    let mut command = Command::new(unshare);
+    command
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(binary::pipestall())
+        .args(["watch", "--json", "--all", "--kernel-log"])
+        .args(binary::tracer_arguments())
+        .stdout(stdout)
+        .stderr(File::create(&said).expect("a file"));
+    let family = Family::start(&mut command);
+    drop(command);
+    let watch = proc::await_child(family.pid(), "pipestall");
+    let (stuck, _) = proc::await_blocked_write(watch);
+
+    // What the kernel side tells comes in order.
+    let crowd = Plan::stuck(1).start();
+    let log = wait::until("the other is followed", wait::PATIENCE, || {
+        let log = fs::read_to_string(&said).ok()?;
+        log.contains(&format!("kernel: {} blocked", crowd.writer()))
+            .then_some(log)
+    });
+
+    let itself = format!("kernel: {} blocked", stuck.tid);
+    assert!(!log.contains(&itself), "{itself}: {log}");
 }

@@ -18,7 +18,7 @@ use probe_ebpf::{
 use crate::output;
 
 macro_rules! declare {
-    ($($symbol:ident = $of:literal [$($path:literal),+] $need:ident;)+) => {
+    ($($symbol:ident = $of:literal [$($path:literal),+] $($user:ident)+;)+) => {
         $(
             #[unsafe(no_mangle)]
             pub(crate) static $symbol: Global<u64> = Global::new(0);
@@ -48,7 +48,7 @@ pub(crate) static BY_FUNCTION: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static TRACE_WRITES: Global<u64> = Global::new(0);
 
-/// The process that tracers leave out: the tool itself. In a pid namespace of its own that number is another's here.
+/// The process that tracers leave out, as the kernel numbers it: the tool itself.
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TGID: Global<u32> = Global::new(0);
 

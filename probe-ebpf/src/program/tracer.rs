@@ -33,6 +33,7 @@ use crate::{
     layout::{self, NOTIFY_AFTER_NS},
     output::{Output, Skip},
     task::{Task, TaskState},
+    written,
 };
 
 /// A watched task goes to sleep of its own accord, or is stopped.
@@ -124,6 +125,9 @@ pub(crate) fn exit<C: EbpfContext>(ctx: &C, task: Task) {
         drop_past(pid);
     }
     if forget(pid) {
+        if layout::TRACE_WRITES.load() != 0 {
+            written::forget(pid);
+        }
         note(KIND_EXITED, task, now());
         debug!(ctx, "{} exited", task.pid());
     }

@@ -23,7 +23,7 @@ struct Call {
     key: WrittenKey,
 }
 
-/// The calls that threads are in.
+/// The calls that threads are in, each of which is followed: there is room for all.
 #[map]
 static CALLS: HashMap<u32, Call> = HashMap::with_max_entries(MAX_TRACKED, 0);
 
@@ -38,7 +38,7 @@ static WRITTEN_BY_KIND: Array<Written> = Array::with_max_entries(WRITTEN_KINDS, 
 #[map]
 static NOTHING: Array<Written> = Array::with_max_entries(1, 0);
 
-/// A thread enters a function that writes to a file.
+/// A followed thread enters a function that writes to a file.
 #[inline(always)]
 pub(crate) fn begins(pid: u32, file: u64) {
     let Ok((kind, inode, dev)) = output::identity(file) else {
@@ -49,7 +49,6 @@ pub(crate) fn begins(pid: u32, file: u64) {
         dev,
         channel: kind as u32,
     };
-    // Where the table is full the call goes uncounted.
     let _ = CALLS.insert(pid, &Call { since: now(), key }, u64::from(BPF_ANY));
 }
 
@@ -83,6 +82,12 @@ pub(crate) fn ends(pid: u32, written: i64, now: u64) {
     };
     // SAFETY: a non-null map value.
     unsafe { add(entry, slot, written) };
+}
+
+/// A thread exits that may be in a call whose return was missed.
+#[inline(always)]
+pub(crate) fn forget(pid: u32) {
+    let _ = CALLS.remove(pid);
 }
 
 /// # Safety

@@ -8,18 +8,20 @@ use serde::Serialize;
 
 use super::observe::KernelArgs;
 use crate::probe::{
-    kernel::{Kernel, Options, ProbeError, tracer::Tracer, trial::Trial},
+    kernel::{Kernel, Options, ProbeError, has_the_kernels_pids, tracer::Tracer, trial::Trial},
+    layout::WRITE_FUNCTIONS,
     pressure,
     process::Reader,
+    symbols::functions_among,
 };
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each backend is tried for real, and nothing stays loaded. `run` and `watch` need scan, and
-follow writers by the first of sched, fentry and kprobe that is usable, or by scan alone;
-`ps` needs scan, or else reads /proc. The exit code is 0 whatever is found; scripts
-read \"backends\", \"can_enforce\" and the rest from --json.")]
+follow writers by the first of sched, fentry and kprobe that is usable and sees all channels,
+else by one that does not, else by scan alone; `ps` needs scan, or else reads /proc. The exit
+code is 0 whatever is found; scripts read \"backends\", \"can_enforce\" and the rest from --json.")]
 pub struct Args {
     /// Print one JSON object
     #[arg(long)]
@@ -37,7 +39,10 @@ struct Diagnosis {
     capabilities: Vec<Capability>,
     pids: Finding,
     cpu_pressure: Finding,
+    /// The functions that write, by the kernel's symbols, which kprobe goes by.
     symbols: Vec<&'static str>,
+    /// The same by its types, which fentry goes by.
+    typed: Vec<&'static str>,
     backends: Vec<Backend>,
     run_uses: String,
     ps_uses: &'static str,
@@ -77,14 +82,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 fn diagnose(options: &Options) -> Diagnosis {
     let trial = Trial::new(options);
-    let symbols = trial
-        .as_ref()
-        .map(|t| t.layout().write_functions.clone())
-        .unwrap_or_default();
     let backends = backends(&trial);
-    let usable = |name: &str| backends.iter().any(|b| b.name == name && b.usable);
-    let scan = usable(Tracer::Scan.as_str());
-    let tracer = Tracer::ALL.into_iter().find(|tracer| usable(tracer.as_str()));
+    let usable = |tracer: Tracer| backends.iter().any(|b| b.name == tracer.as_str() && b.usable);
+    let scan = usable(Tracer::Scan);
+    let tracer = trial
+        .as_ref()
+        .ok()
+        .and_then(|trial| trial.in_order().find(|tracer| usable(*tracer)));
     let pids = pids(options);
     let capabilities = capabilities();
     let can_kill = capabilities.iter().any(|c| c.name == "CAP_KILL" && c.held);
@@ -96,7 +100,12 @@ fn diagnose(options: &Options) -> Diagnosis {
             .user(rustix::process::getuid().as_raw())
             .unwrap_or_else(|| "?".to_owned()),
         capabilities,
-        symbols,
+        symbols: functions_among(&WRITE_FUNCTIONS).unwrap_or_default(),
+        typed: trial
+            .as_ref()
+            .map(Trial::typed_functions)
+            .unwrap_or_default()
+            .to_vec(),
         run_uses: match tracer.filter(|_| scan) {
             Some(Tracer::Scan) => "scan alone: what signals keep waking looks younger than it is".to_owned(),
             Some(tracer) => format!("{tracer} for what happens, scan for what is"),
@@ -133,13 +142,19 @@ fn backends(trial: &Result<Trial, ProbeError>) -> Vec<Backend> {
         Ok(trial) => trial.attempt(tracer).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    let tried = GOOD_FOR.map(|(tracer, good_for)| (tracer.as_str(), attempt(tracer), good_for));
-    let mut found: Vec<_> = tried
+    let mut found: Vec<_> = GOOD_FOR
         .into_iter()
-        .map(|(name, tried, good_for)| Backend {
-            name,
-            usable: tried.is_ok(),
-            detail: tried.err().unwrap_or_else(|| good_for.to_owned()),
+        .map(|(tracer, good_for)| {
+            let tried = attempt(tracer);
+            Backend {
+                name: tracer.as_str(),
+                usable: tried.is_ok(),
+                detail: match tried {
+                    Ok(None) => good_for.to_owned(),
+                    Ok(Some(gap)) => format!("{good_for}; {gap}"),
+                    Err(error) => error,
+                },
+            }
         })
         .collect();
     found.push(proc_backend());
@@ -227,8 +242,6 @@ fn cpu_pressure() -> Finding {
 
 /// Whether a pid means the same to this process and to the kernel programs.
 fn pids(options: &Options) -> Finding {
-    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`)
-    const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
     let own = std::process::id();
     match Kernel::scanner(options).and_then(|mut kernel| kernel.look()) {
         Ok((_, observer)) if observer.tgid == own => Finding {
@@ -247,7 +260,7 @@ fn pids(options: &Options) -> Finding {
                 .map(|p| p.to_string_lossy().into_owned())
                 .unwrap_or_default();
             Finding {
-                ok: namespace == INITIAL_NAMESPACE,
+                ok: has_the_kernels_pids(),
                 detail: format!("namespace {namespace}"),
             }
         }
@@ -303,6 +316,9 @@ impl Diagnosis {
             self.cpu_pressure.detail
         );
         let _ = writeln!(out, "functions         {}", self.symbols.join(" "));
+        if !self.typed.is_empty() && self.typed != self.symbols {
+            let _ = writeln!(out, "  by types (BTF)  {}", self.typed.join(" "));
+        }
         let _ = writeln!(out, "\nbackend   usable");
         for b in &self.backends {
             let _ = writeln!(out, "  {:<8}{}   {}", b.name, mark(b.usable), indented(&b.detail));

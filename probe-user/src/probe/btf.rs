@@ -21,7 +21,7 @@ const TYPE_LEN: usize = 12;
 const MEMBER_LEN: usize = 12;
 
 /// Why a file is no usable BTF.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BtfError {
     /// The bytes end early, do not begin as BTF does, or contradict themselves.
     #[error("not BTF, or a damaged file: {0}")]

@@ -4,6 +4,7 @@
 
 mod decode;
 mod load;
+mod notes;
 pub mod tracer;
 pub mod trial;
 pub mod written;
@@ -12,33 +13,27 @@ use std::{
     error::Error,
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsFd as _, AsRawFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _},
     path::PathBuf,
     time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray},
     programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
-use probe_ebpf::{
-    histogram,
-    pattern::CommFilter,
-    record::{self, DecodeError, KIND_EXITED},
-};
+use probe_ebpf::{histogram, pattern::CommFilter, record::DecodeError};
 
+pub use self::notes::Notes;
 use self::{
     decode::{Clocks, decode},
-    load::{Prepared, create, give_back, load_iter, prepare, refused},
+    load::{Prepared, create, give_back, load_iter, load_walk, prepare, refused},
     tracer::Tracer,
 };
 use super::{layout::LayoutError, readers::OpenFiles};
-use crate::core::{
-    machine::Note,
-    model::{Look, Process, WriterId},
-};
+use crate::core::model::Look;
 
 /// Where kernels show their type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -156,7 +151,13 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn scanner(options: &Options) -> Result<Self, ProbeError> {
-        Self::load(&prepare(&options.btf)?, options, Tracer::Scan, None)
+        Self::load(
+            &prepare(&options.btf)?,
+            options,
+            Tracer::Scan,
+            None,
+            std::process::id(),
+        )
     }
 
     /// Loads the scanner and attaches the tracer that the options name, or the first of all that the
@@ -172,25 +173,23 @@ impl Kernel {
 
     fn first_that_loads(options: &Options, notify_after: Duration) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
-        let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after));
+        let tool = tool(&prepared, options)?;
+        let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after), tool);
         if let Some(chosen) = options.tracer {
             return load(chosen);
         }
-        let candidates = if options.trace_writes {
-            &[Tracer::Fentry, Tracer::Kprobe][..]
-        } else {
-            &Tracer::ALL[..]
-        };
-        let (last, others) = candidates.split_last().unwrap_or((&Tracer::Scan, &[]));
-        for tracer in others {
-            match load(*tracer) {
-                Err(ProbeError::Refused { what, error }) => {
-                    log::warn!("not tracing by {tracer}: the kernel refuses {what}: {error}");
+        let mut candidates = Tracer::in_order(&prepared)
+            .filter(|tracer| !options.trace_writes || tracer.is_by_function())
+            .peekable();
+        loop {
+            let tracer = candidates.next().unwrap_or(Tracer::Scan);
+            match load(tracer) {
+                Err(error @ ProbeError::Refused { .. }) if candidates.peek().is_some() => {
+                    log::warn!("not tracing by {tracer}: {error}");
                 }
                 done => return done,
             }
         }
-        load(*last)
     }
 
     fn load(
@@ -198,26 +197,40 @@ impl Kernel {
         options: &Options,
         tracer: Tracer,
         notify_after: Option<Duration>,
+        tool: u32,
     ) -> Result<Self, ProbeError> {
-        let mut ebpf = create(prepared, options, tracer, notify_after)?;
-        load_iter(&mut ebpf, SCANNER, "task", &prepared.btf)
-            .map_err(|e| refused("the scanner (iter/task)", &e))?;
+        let mut kernel = Self::looking(prepared, options, tracer, notify_after, tool)?;
         // Without it `/proc` is walked: slower, and it shows less.
-        let walks_files = load_iter(&mut ebpf, FILE_WALK, "task_file", &prepared.btf);
-        if let Err(error) = &walks_files {
-            let refused = refused("the walk over open files (iter/task_file)", error);
-            log::warn!("{refused}; readers are looked for in /proc");
+        match load_walk(&mut kernel.ebpf, prepared) {
+            Ok(()) => kernel.walks_files = true,
+            Err(error) => log::warn!("{error}; readers are looked for in /proc"),
         }
-        tracer.attach(&mut ebpf, &prepared.btf, &prepared.layout)?;
+        tracer.attach(&mut kernel.ebpf, prepared)?;
+        if let Some(gap) = tracer.gap(prepared) {
+            log::warn!("{gap}");
+        }
         if options.count_blocked && !tracer.counts_blocked() {
             log::warn!("{tracer} does not count blocked time: no rule with stalled_share will act");
         }
+        Ok(kernel)
+    }
+
+    /// Loads what it takes to look, and nothing else.
+    fn looking(
+        prepared: &Prepared,
+        options: &Options,
+        tracer: Tracer,
+        notify_after: Option<Duration>,
+        tool: u32,
+    ) -> Result<Self, ProbeError> {
+        let mut ebpf = create(prepared, options, tracer, notify_after, tool)?;
+        load_iter(&mut ebpf, SCANNER, "task", &prepared.btf).map_err(|e| refused(Tracer::Scan.what(), &e))?;
         Ok(Self {
             ebpf,
             tracer,
             clocks: Clocks::default(),
             traces_writes: options.trace_writes,
-            walks_files: walks_files.is_ok(),
+            walks_files: false,
             looked: false,
             buffer: Vec::new(),
         })
@@ -264,7 +277,7 @@ impl Kernel {
 
     /// The ring buffer of the tracer's notes; there is one, once.
     pub fn take_notes(&mut self) -> Option<Notes> {
-        Some(Notes(RingBuf::try_from(self.ebpf.take_map("NOTES")?).ok()?))
+        Notes::of(self.ebpf.take_map("NOTES")?)
     }
 
     /// What the kernel programs log, where that was asked for.
@@ -358,6 +371,24 @@ impl Kernel {
     }
 }
 
+/// This process as the kernel numbers it. In a pid namespace of its own that number is another, and only a look
+/// tells it.
+fn tool(prepared: &Prepared, options: &Options) -> Result<u32, ProbeError> {
+    if has_the_kernels_pids() {
+        return Ok(std::process::id());
+    }
+    let mut kernel = Kernel::looking(prepared, options, Tracer::Scan, None, std::process::id())?;
+    kernel.look().map(|(_, observer)| observer.tgid)
+}
+
+/// Whether this process is in the initial pid namespace, as far as `/proc` tells.
+#[must_use]
+pub fn has_the_kernels_pids() -> bool {
+    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`)
+    const INITIAL: &str = "pid:[4026531836]";
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == INITIAL)
+}
+
 /// What the tracer could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
@@ -372,40 +403,6 @@ pub struct Losses {
 pub struct Observer {
     /// Its pid in the kernel's initial namespace.
     pub tgid: u32,
-}
-
-/// The tracer's notes.
-pub struct Notes(RingBuf<MapData>);
-
-impl AsRawFd for Notes {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl Notes {
-    /// The next note that has arrived.
-    ///
-    /// # Errors
-    /// The bytes are no note of this version's.
-    pub fn next_note(&mut self) -> Result<Option<Note>, ProbeError> {
-        let Some(item) = self.0.next() else {
-            return Ok(None);
-        };
-        let note = record::Note::from_bytes(&item).map_err(mismatch)?;
-        let writer = WriterId {
-            tid: note.pid,
-            process: Process {
-                tgid: note.tgid,
-                start: note.start,
-            },
-        };
-        Ok(Some(if note.kind == KIND_EXITED {
-            Note::Exited(writer)
-        } else {
-            Note::Woke(writer)
-        }))
-    }
 }
 
 /// The system's answer behind an error.

@@ -1,12 +1,12 @@
 //! The running kernel's layout: a value for every load-time constant of the
-//! kernel object, or the name of the field that the kernel lacks.
+//! kernel object, or the name of the field that the kernel lacks, and who goes without it.
 
-use probe_ebpf::fields::{ABSENT, FIELDS, Field};
+use probe_ebpf::fields::{ABSENT, FIELDS, Field, User};
 
 use super::btf::{Btf, BtfError, Param};
 
 /// Why the kernel's types do not serve.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LayoutError {
     /// The type information itself is unusable.
     #[error(transparent)]
@@ -21,6 +21,9 @@ pub enum LayoutError {
         /// The field, the name of it that is newest.
         path: &'static str,
     },
+    /// A tracepoint that the types do not tell of.
+    #[error("this kernel's types do not tell what sched_switch passes; please report the kernel's version")]
+    NoSwitch,
     /// A tracepoint with arguments that are not known.
     #[error(
         "this kernel's sched_switch passes ({0}), which pipestall does not know; please report the kernel's version"
@@ -33,8 +36,8 @@ pub enum LayoutError {
 pub struct Layout {
     /// Values in the order of [`FIELDS`].
     values: Vec<u64>,
-    /// Whether `sched_switch` passes the previous task's state.
-    pub switch_has_prev_state: bool,
+    /// Whether `sched_switch` passes the previous task's state, or why nobody can tell.
+    pub switch_has_prev_state: Result<bool, LayoutError>,
     /// Whether programs can ask for a task's saved registers (5.15 on).
     pub has_task_pt_regs: bool,
     /// Which of [`WRITE_FUNCTIONS`] the types tell of.
@@ -53,21 +56,36 @@ impl Layout {
     /// Resolves every field.
     ///
     /// # Errors
-    /// See [`LayoutError`].
+    /// One that the scanner needs is missing.
     pub fn resolve(btf: &Btf<'_>) -> Result<Self, LayoutError> {
-        let values = FIELDS
-            .iter()
-            .map(|field| value(btf, field))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            values,
-            switch_has_prev_state: switch_has_prev_state(btf)?,
+        let layout = Self {
+            values: FIELDS
+                .iter()
+                .map(|field| value(btf, field).unwrap_or(ABSENT))
+                .collect(),
+            switch_has_prev_state: switch_has_prev_state(btf),
             has_task_pt_regs: btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs"),
             write_functions: WRITE_FUNCTIONS
                 .into_iter()
                 .filter(|f| btf.has_function(f))
                 .collect(),
-        })
+        };
+        layout.serves(User::Scanner).map(|()| layout)
+    }
+
+    /// Whether the kernel has every field that these programs need.
+    ///
+    /// # Errors
+    /// It lacks one.
+    pub fn serves(&self, user: User) -> Result<(), LayoutError> {
+        let mut fields = FIELDS.iter().zip(&self.values);
+        match fields.find(|(field, value)| **value == ABSENT && field.needed_by.contains(&user)) {
+            Some((field, _)) => Err(LayoutError::MissingField {
+                of: field.of,
+                path: field.paths[0],
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Each constant's symbol and value.
@@ -83,26 +101,20 @@ impl Layout {
     }
 }
 
-fn value(btf: &Btf<'_>, field: &Field) -> Result<u64, LayoutError> {
-    field
-        .paths
-        .iter()
-        .find_map(|path| match path.split_once('+') {
-            _ if path.is_empty() => btf.size_of(field.of),
-            Some((path, plus)) => Some(btf.offset_of(field.of, path)? + plus.parse::<u64>().ok()?),
-            None => btf.offset_of(field.of, path),
-        })
-        .or(field.optional.then_some(ABSENT))
-        .ok_or(LayoutError::MissingField {
-            of: field.of,
-            path: field.paths[0],
-        })
+fn value(btf: &Btf<'_>, field: &Field) -> Option<u64> {
+    field.paths.iter().find_map(|path| match path.split_once('+') {
+        _ if path.is_empty() => btf.size_of(field.of),
+        Some((path, plus)) => Some(btf.offset_of(field.of, path)? + plus.parse::<u64>().ok()?),
+        None => btf.offset_of(field.of, path),
+    })
 }
 
 /// `(void *, bool preempt, struct task_struct *prev, struct task_struct *next[, unsigned int prev_state])`:
 /// the first is the tracepoint's own, and the last came with 5.18.
 fn switch_has_prev_state(btf: &Btf<'_>) -> Result<bool, LayoutError> {
-    let params = btf.prototype("btf_trace_sched_switch").unwrap_or_default();
+    let params = btf
+        .prototype("btf_trace_sched_switch")
+        .ok_or(LayoutError::NoSwitch)?;
     let is_task = |p: &Param| matches!(p, Param::StructPtr(name) if name == "task_struct");
     match &params[..] {
         [Param::Ptr, Param::Value, prev, next] if is_task(prev) && is_task(next) => Ok(false),
@@ -126,6 +138,10 @@ mod tests {
         };
         let layout = Layout::resolve(&Btf::parse(&bytes).unwrap()).unwrap();
         assert_eq!(layout.values.len(), FIELDS.len());
+        for user in [User::Scanner, User::Functions, User::Walk] {
+            assert_eq!(layout.serves(user), Ok(()));
+        }
+        assert!(layout.switch_has_prev_state.is_ok());
         // Facts that hold on every 64-bit kernel.
         let value = |symbol| *layout.constants().find(|(s, _)| *s == symbol).unwrap().1;
         assert_eq!(value("PIPE_TAIL").abs_diff(value("PIPE_HEAD")), 4);

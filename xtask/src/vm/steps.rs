@@ -16,9 +16,9 @@ const STEP: Duration = Duration::from_mins(6);
 const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
 
 /// The tests of what meets the kernel: the others would tell the same on each.
-const KERNEL_TESTS: [&str; 14] = [
+const KERNEL_TESTS: [&str; 15] = [
     "ages", "agree", "causes", "crawl", "enforce", "find", "matchers", "mutation", "pace", "proofs",
-    "readers", "record", "spared", "watch",
+    "readers", "record", "spared", "tracers", "watch",
 ];
 
 /// How the program follows writers: its `--tracer`.

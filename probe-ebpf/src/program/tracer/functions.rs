@@ -30,18 +30,21 @@ pub(crate) fn enters<C: EbpfContext>(ctx: &C, file: u64) {
     let Ok(inode) = peek(file, &layout::FILE_INODE) else {
         return;
     };
-    if layout::TRACE_WRITES.load() != 0 {
-        written::begins(task.pid(), file);
-    }
     let (token, weight) = match behind(file) {
         Ok(sample) => (sample.token, sample.weight),
-        Err(Skip::NotFull) => (EMPTY, 0),
+        // What cannot be read has just been taken.
+        Err(Skip::NotFull | Skip::Fault) => (EMPTY, 0),
         Err(_) => return,
     };
     blocked(ctx, task, inode, file, token, weight);
-    if let Some(entry) = TRACKED.get_ptr_mut(task.pid()) {
-        // SAFETY: as in `blocked`.
-        unsafe { (*entry).sleeps = task.sleeps() };
+    // Where the table is full, that has been counted as a loss.
+    let Some(entry) = TRACKED.get_ptr_mut(task.pid()) else {
+        return;
+    };
+    // SAFETY: as in `blocked`.
+    unsafe { (*entry).sleeps = task.sleeps() };
+    if layout::TRACE_WRITES.load() != 0 {
+        written::begins(task.pid(), file);
     }
 }
 

@@ -1,17 +1,18 @@
 //! Creates the object's maps with the running kernel's constants, and loads its programs.
 
-use std::{io, path::Path, time::Duration};
+use std::{cell::OnceCell, io, path::Path, time::Duration};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Endianness, Pod,
     programs::{BtfTracePoint, Iter, ProgramError},
 };
-use probe_ebpf::{MAX_TRACKED, MAX_WRITTEN, pattern::CommFilter};
+use probe_ebpf::{MAX_TRACKED, MAX_WRITTEN, fields::User, pattern::CommFilter};
 
-use super::{Options, ProbeError, tracer::Tracer};
+use super::{FILE_WALK, Options, ProbeError, tracer::Tracer};
 use crate::probe::{
     btf::Btf,
-    layout::{Layout, LayoutError},
+    layout::{Layout, LayoutError, WRITE_FUNCTIONS},
+    symbols::functions_among,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pipestall-probe"));
@@ -20,6 +21,16 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pi
 pub(super) struct Prepared {
     pub(super) layout: Layout,
     pub(super) btf: AyaBtf,
+    symbols: OnceCell<Vec<&'static str>>,
+}
+
+impl Prepared {
+    /// What breakpoints can be set on. The types leave out what the compiler has changed, and what is in a module.
+    pub(super) fn symbols(&self) -> &[&'static str] {
+        self.symbols.get_or_init(|| {
+            functions_among(&WRITE_FUNCTIONS).unwrap_or_else(|_| self.layout.write_functions.clone())
+        })
+    }
 }
 
 pub(super) fn prepare(path: &Path) -> Result<Prepared, ProbeError> {
@@ -39,7 +50,11 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, ProbeError> {
         what: "its type information",
         error: error.to_string(),
     })?;
-    Ok(Prepared { layout, btf })
+    Ok(Prepared {
+        layout,
+        btf,
+        symbols: OnceCell::new(),
+    })
 }
 
 /// A refusal by the kernel says little; what is missing is better named beforehand.
@@ -57,13 +72,16 @@ fn check_privilege() -> Result<(), ProbeError> {
     Ok(())
 }
 
-/// Creates the maps and fills in the load-time constants.
+/// Creates the maps and fills in the load-time constants, of which `tool` is this process as the kernel numbers it.
 pub(super) fn create(
     prepared: &Prepared,
     options: &Options,
     tracer: Tracer,
     notify_after: Option<Duration>,
+    tool: u32,
 ) -> Result<Ebpf, ProbeError> {
+    // First: the scanner, too, reads what a tracer of functions goes by.
+    tracer.is_served(&prepared.layout)?;
     // Before 5.11 maps count against this limit; raising it may fail where it does not matter.
     let no_limit = rustix::process::Rlimit {
         current: None,
@@ -72,14 +90,14 @@ pub(super) fn create(
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, no_limit);
 
     let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
-    let tgid = std::process::id();
     let is_traced = tracer != Tracer::Scan;
     let adopt = u64::from(is_traced);
     let by_function = u64::from(tracer.is_by_function());
     let counts = options.count_blocked && tracer.counts_blocked();
     let count_blocked = u64::from(counts);
     let trace_writes = u64::from(options.trace_writes);
-    let has_prev_state = u64::from(prepared.layout.switch_has_prev_state);
+    // Where nobody can tell, no program that asks is loaded.
+    let has_prev_state = u64::from(prepared.layout.switch_has_prev_state == Ok(true));
     let has_task_pt_regs = u64::from(prepared.layout.has_task_pt_regs);
     let stack_size = stack_size();
     let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
@@ -90,7 +108,7 @@ pub(super) fn create(
     loader
         .btf(Some(&prepared.btf))
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("SELF_TGID", &tgid, true)
+        .override_global("SELF_TGID", &tool, true)
         .override_global("ADOPT", &adopt, true)
         .override_global("COUNT_BLOCKED", &count_blocked, true)
         .override_global("TRACE_WRITES", &trace_writes, true)
@@ -135,6 +153,15 @@ pub(super) fn load_iter(ebpf: &mut Ebpf, name: &str, over: &str, btf: &AyaBtf) -
     program.load(over, btf)
 }
 
+pub(super) fn load_walk(ebpf: &mut Ebpf, prepared: &Prepared) -> Result<(), ProbeError> {
+    const WHAT: &str = "the walk over open files (iter/task_file)";
+    prepared
+        .layout
+        .serves(User::Walk)
+        .map_err(|lack| lacking(WHAT, &lack))?;
+    load_iter(ebpf, FILE_WALK, "task_file", &prepared.btf).map_err(|e| refused(WHAT, &e))
+}
+
 pub(super) fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &AyaBtf) -> Result<(), ProgramError> {
     let program: &mut BtfTracePoint = ebpf
         .program_mut(name)
@@ -151,6 +178,14 @@ pub(super) fn give_back() {
     // SAFETY: it takes a number, and touches no memory that is in use.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// A program that the kernel's types do not serve.
+pub(super) fn lacking(what: &'static str, lack: &LayoutError) -> ProbeError {
+    ProbeError::Refused {
+        what,
+        error: lack.to_string(),
     }
 }
 

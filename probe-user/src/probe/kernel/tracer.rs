@@ -6,14 +6,15 @@ use aya::{
     Btf as AyaBtf, Ebpf,
     programs::{FEntry, FExit, KProbe, Program, ProgramError},
 };
+use probe_ebpf::fields::User;
 
 use super::{
     ProbeError,
-    load::{attach_tracepoint, refused},
+    load::{Prepared, attach_tracepoint, lacking, refused},
 };
-use crate::probe::{
-    layout::{Layout, WRITE_FUNCTIONS},
-    symbols::functions_among,
+use crate::{
+    core::model::{ChannelKind, channel_name},
+    probe::layout::Layout,
 };
 
 /// A way to follow writers between looks.
@@ -58,27 +59,84 @@ impl Tracer {
         matches!(self, Self::Sched)
     }
 
-    /// Loads its programs and attaches them, for as long as the object lives.
-    pub(super) fn attach(self, ebpf: &mut Ebpf, btf: &AyaBtf, layout: &Layout) -> Result<(), ProbeError> {
+    /// In the order that they are tried in: one that does not see all channels comes after those that do.
+    pub(super) fn in_order(prepared: &Prepared) -> impl Iterator<Item = Self> {
+        let followers = || Self::ALL.into_iter().filter(|tracer| *tracer != Self::Scan);
+        let sees_all = move |tracer: &Self| tracer.gap(prepared).is_none();
+        followers()
+            .filter(sees_all)
+            .chain(followers().filter(move |tracer| !sees_all(tracer)))
+            .chain([Self::Scan])
+    }
+
+    /// What it does not see of channels, for want of a function to attach to.
+    pub(super) fn gap(self, prepared: &Prepared) -> Option<String> {
+        let known = self.functions(prepared)?;
+        let unseen: Vec<_> = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix]
+            .into_iter()
+            .filter(|kind| !known.iter().any(|function| writes_to(function, *kind)))
+            .map(channel_name)
+            .collect();
+        (!unseen.is_empty()).then(|| {
+            format!(
+                "{self} finds no function that writes to {}: such writers may be followed by looks alone",
+                unseen.join(", ")
+            )
+        })
+    }
+
+    /// The functions that it can attach to; none if it takes none.
+    fn functions(self, prepared: &Prepared) -> Option<&[&'static str]> {
         match self {
+            Self::Fentry => Some(&prepared.layout.write_functions),
+            Self::Kprobe => Some(prepared.symbols()),
+            Self::Sched | Self::Scan => None,
+        }
+    }
+
+    /// Whether the kernel's types have what its programs need.
+    ///
+    /// # Errors
+    /// What they lack.
+    pub(super) fn is_served(self, layout: &Layout) -> Result<(), ProbeError> {
+        let served = match self {
+            Self::Sched => layout.switch_has_prev_state.clone().map(|_| ()),
+            Self::Fentry | Self::Kprobe => layout.serves(User::Functions),
+            Self::Scan => Ok(()),
+        };
+        served.map_err(|lack| lacking(self.what(), &lack))
+    }
+
+    /// Loads its programs and attaches them, for as long as the object lives.
+    pub(super) fn attach(self, ebpf: &mut Ebpf, prepared: &Prepared) -> Result<(), ProbeError> {
+        let btf = &prepared.btf;
+        let functions = self.functions(prepared).map(to_attach).transpose()?;
+        let mut functions = functions.unwrap_or_default().into_iter();
+        let attached = match self {
             Self::Sched => ["sched_switch", "sched_process_exit"]
                 .into_iter()
-                .try_for_each(|name| attach_tracepoint(ebpf, name, btf))
-                .map_err(|e| refused("the tracer (tp_btf)", &e)),
-            Self::Fentry => functions(&layout.write_functions)?
-                .into_iter()
+                .try_for_each(|name| attach_tracepoint(ebpf, name, btf)),
+            Self::Fentry => functions
                 .try_for_each(|(kind, function)| fentry(ebpf, btf, kind, function))
-                .and_then(|()| attach_tracepoint(ebpf, "sched_process_exit", btf))
-                .map_err(|e| refused("the tracer (fentry)", &e)),
-            Self::Kprobe => functions(&symbols(layout))?
-                .into_iter()
+                .and_then(|()| attach_tracepoint(ebpf, "sched_process_exit", btf)),
+            Self::Kprobe => functions
                 .try_for_each(|(kind, function)| {
                     kprobe(ebpf, &format!("{kind}_probe"), function)?;
                     kprobe(ebpf, &format!("{kind}_return"), function)
                 })
-                .and_then(|()| kprobe(ebpf, "thread_exit", "do_exit"))
-                .map_err(|e| refused("the tracer (kprobe)", &e)),
+                .and_then(|()| kprobe(ebpf, "thread_exit", "do_exit")),
             Self::Scan => Ok(()),
+        };
+        attached.map_err(|e| refused(self.what(), &e))
+    }
+
+    /// Its name in refusals.
+    pub(super) const fn what(self) -> &'static str {
+        match self {
+            Self::Sched => "the tracer (tp_btf)",
+            Self::Fentry => "the tracer (fentry)",
+            Self::Kprobe => "the tracer (kprobe)",
+            Self::Scan => "the scanner (iter/task)",
         }
     }
 }
@@ -89,8 +147,17 @@ impl fmt::Display for Tracer {
     }
 }
 
+/// Whether what is written to channels of a kind goes through a function.
+fn writes_to(function: &str, kind: ChannelKind) -> bool {
+    match kind {
+        ChannelKind::Pipe => matches!(function, "pipe_write" | "anon_pipe_write"),
+        ChannelKind::Fifo => matches!(function, "pipe_write" | "fifo_pipe_write"),
+        ChannelKind::Unix => function == "unix_stream_sendmsg",
+    }
+}
+
 /// The functions to attach to, and the programs that are for their kind.
-fn functions(known: &[&'static str]) -> Result<Vec<(&'static str, &'static str)>, ProbeError> {
+fn to_attach(known: &[&'static str]) -> Result<Vec<(&'static str, &'static str)>, ProbeError> {
     let found: Vec<_> = known
         .iter()
         .map(|function| match *function {
@@ -107,11 +174,6 @@ fn functions(known: &[&'static str]) -> Result<Vec<(&'static str, &'static str)>
             error: "neither its types nor its symbols have pipe_write".to_owned(),
         })
     }
-}
-
-/// What breakpoints can be set on. The types leave out what the compiler has changed, and what is in a module.
-fn symbols(layout: &Layout) -> Vec<&'static str> {
-    functions_among(&WRITE_FUNCTIONS).unwrap_or_else(|_| layout.write_functions.clone())
 }
 
 fn fentry(ebpf: &mut Ebpf, btf: &AyaBtf, kind: &str, function: &str) -> Result<(), ProgramError> {
