@@ -40,23 +40,37 @@ impl Btf {
         path
     }
 
+    /// All of them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Says whether a struct has a member.
+    pub fn has_member(&self, of: &str, member: &str) -> bool {
+        !self.members(of, member).is_empty()
+    }
+
     /// The same with a member of a struct moved on by some bytes. Members of anonymous members count as
     /// the struct's own, as they do for who reads them.
     #[must_use]
     pub fn with_member_moved(&self, of: &str, member: &str, bytes: u32) -> Self {
-        let mut moved = self.0.clone();
-        for at in self.members(of, member) {
-            let offset = self.word(at + 8) + bytes * 8;
-            moved[at + 8..at + 12].copy_from_slice(&offset.to_ne_bytes());
-        }
-        Self(moved)
+        self.with_member_at(of, member, |bits| bits + bytes * 8)
+    }
+
+    /// The same with a member of a struct where another is said to be, which lies within a member
+    /// of its own type.
+    #[must_use]
+    pub fn with_member_for(&self, of: &str, member: &str, (holder, its, inner): (&str, &str, &str)) -> Self {
+        let bits = |of, member| self.word(self.existing(of, member)[0] + 8);
+        let there = bits(of, holder) + bits(its, inner);
+        self.with_member_at(of, member, |_| there)
     }
 
     /// The same with a struct that lacks a member: it is still there, and has no name.
     #[must_use]
     pub fn without_member(&self, of: &str, member: &str) -> Self {
         let mut bytes = self.0.clone();
-        for at in self.members(of, member) {
+        for at in self.existing(of, member) {
             // The empty name is the first of all.
             bytes[at..at + 4].fill(0);
         }
@@ -121,8 +135,21 @@ impl Btf {
                 }
             }
         }
+        found
+    }
+
+    fn existing(&self, of: &str, member: &str) -> Vec<usize> {
+        let found = self.members(of, member);
         assert!(!found.is_empty(), "no {of}.{member} in the kernel's types");
         found
+    }
+
+    fn with_member_at(&self, of: &str, member: &str, bits: impl Fn(u32) -> u32) -> Self {
+        let mut moved = self.0.clone();
+        for at in self.existing(of, member) {
+            moved[at + 8..at + 12].copy_from_slice(&bits(self.word(at + 8)).to_ne_bytes());
+        }
+        Self(moved)
     }
 
     /// Where each type begins, its kind, and the number of what it consists of.
