@@ -6,11 +6,16 @@ use std::path::PathBuf;
 use crate::scratch::Scratch;
 
 /// Kinds of include/uapi/linux/btf.h.
+const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
+const KIND_FUNC_PROTO: u32 = 13;
 const HEADER_LEN: usize = 24;
 const TYPE_LEN: usize = 12;
 const MEMBER_LEN: usize = 12;
+const PARAMETER_LEN: usize = 8;
 
 /// The bytes of a kernel's type information.
 #[derive(Debug, Clone)]
@@ -35,24 +40,63 @@ impl Btf {
         path
     }
 
-    /// The same with a direct member of a struct moved on by some bytes.
+    /// All of them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Says whether a struct has a member.
+    pub fn has_member(&self, of: &str, member: &str) -> bool {
+        !self.members(of, member).is_empty()
+    }
+
+    /// The same with a member of a struct moved on by some bytes. Members of anonymous members count as
+    /// the struct's own, as they do for who reads them.
     #[must_use]
     pub fn with_member_moved(&self, of: &str, member: &str, bytes: u32) -> Self {
-        let mut found = Vec::new();
-        for (at, kind, len) in self.types() {
-            if kind != KIND_STRUCT || self.name(self.word(at)) != of {
-                continue;
-            }
-            let members = (0..len).map(|i| at + TYPE_LEN + i * MEMBER_LEN);
-            found.extend(members.filter(|at| self.name(self.word(*at)) == member));
+        self.with_member_at(of, member, |bits| bits + bytes * 8)
+    }
+
+    /// The same with a member of a struct where another is said to be, which lies within a member
+    /// of its own type.
+    #[must_use]
+    pub fn with_member_for(&self, of: &str, member: &str, (holder, its, inner): (&str, &str, &str)) -> Self {
+        let bits = |of, member| self.word(self.existing(of, member)[0] + 8);
+        let there = bits(of, holder) + bits(its, inner);
+        self.with_member_at(of, member, |_| there)
+    }
+
+    /// The same with a struct that lacks a member: it is still there, and has no name.
+    #[must_use]
+    pub fn without_member(&self, of: &str, member: &str) -> Self {
+        let mut bytes = self.0.clone();
+        for at in self.existing(of, member) {
+            // The empty name is the first of all.
+            bytes[at..at + 4].fill(0);
         }
-        assert!(!found.is_empty(), "no {of}.{member} in the kernel's types");
-        let mut moved = self.0.clone();
-        for at in found {
-            let offset = self.word(at + 8) + bytes * 8;
-            moved[at + 8..at + 12].copy_from_slice(&offset.to_ne_bytes());
-        }
-        Self(moved)
+        Self(bytes)
+    }
+
+    /// The same with the types of two parameters of a function exchanged; the function is the one
+    /// whose pointer a typedef names.
+    #[must_use]
+    pub fn with_parameters_exchanged(&self, typedef: &str, one: usize, other: usize) -> Self {
+        let types: Vec<_> = self.types().collect();
+        let of_id = |id: u32| types[id as usize - 1];
+        let named = types
+            .iter()
+            .find(|(at, kind, _)| *kind == KIND_TYPEDEF && self.name(self.word(*at)) == typedef);
+        let (at, ..) = *named.unwrap_or_else(|| panic!("no {typedef} in the kernel's types"));
+        let (pointer, kind, _) = of_id(self.word(at + 8));
+        assert_eq!(kind, KIND_PTR, "{typedef} names a pointer");
+        let (function, kind, len) = of_id(self.word(pointer + 8));
+        assert_eq!(kind, KIND_FUNC_PROTO, "{typedef} names a pointer to a function");
+        assert!(one.max(other) < len, "{typedef} takes {len} parameters");
+        let [one, other] = [one, other].map(|which| function + TYPE_LEN + which * PARAMETER_LEN + 4);
+        let mut bytes = self.0.clone();
+        bytes.copy_within(one..one + 4, other);
+        bytes[one..one + 4].copy_from_slice(&self.0[other..other + 4]);
+        Self(bytes)
     }
 
     /// The same without a function of any of these names.
@@ -66,6 +110,46 @@ impl Btf {
             }
         }
         Self(bytes)
+    }
+
+    /// Where the descriptions of a struct's members of a name begin; kernels may have several such structs.
+    fn members(&self, of: &str, member: &str) -> Vec<usize> {
+        let types: Vec<_> = self.types().collect();
+        let mut structs: Vec<_> = types
+            .iter()
+            .filter(|(at, kind, _)| *kind == KIND_STRUCT && self.name(self.word(*at)) == of)
+            .copied()
+            .collect();
+        let mut found = Vec::new();
+        while let Some((at, _, len)) = structs.pop() {
+            for at in (0..len).map(|i| at + TYPE_LEN + i * MEMBER_LEN) {
+                match self.name(self.word(at)) {
+                    name if name == member => found.push(at),
+                    "" => {
+                        let id = self.word(at + 4) as usize;
+                        let inner = types.get(id.wrapping_sub(1));
+                        structs
+                            .extend(inner.filter(|(_, kind, _)| matches!(*kind, KIND_STRUCT | KIND_UNION)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
+    fn existing(&self, of: &str, member: &str) -> Vec<usize> {
+        let found = self.members(of, member);
+        assert!(!found.is_empty(), "no {of}.{member} in the kernel's types");
+        found
+    }
+
+    fn with_member_at(&self, of: &str, member: &str, bits: impl Fn(u32) -> u32) -> Self {
+        let mut moved = self.0.clone();
+        for at in self.existing(of, member) {
+            moved[at + 8..at + 12].copy_from_slice(&bits(self.word(at + 8)).to_ne_bytes());
+        }
+        Self(moved)
     }
 
     /// Where each type begins, its kind, and the number of what it consists of.

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use probe_user::probe::symbols::functions_among;
 use serde_json::Value;
 
 use crate::{binary, command, wait};
@@ -140,6 +141,32 @@ pub fn functions() -> Result<(), String> {
 /// Why not.
 pub fn kprobes() -> Result<(), String> {
     usable(&["kprobe"])
+}
+
+/// A kernel with breakpoints on its functions, by its own word.
+///
+/// # Errors
+/// Why not.
+pub fn breakpoints() -> Result<(), String> {
+    const EVENTS: &str = "/sys/bus/event_source/devices/kprobe";
+    if Path::new(EVENTS).exists() {
+        Ok(())
+    } else {
+        Err(format!("this kernel has no kprobes: there is no {EVENTS}"))
+    }
+}
+
+/// A kernel with trampolines at its functions' entries, by its own word: aarch64 has them since 6.4.
+///
+/// # Errors
+/// Why not.
+pub fn trampolines() -> Result<(), String> {
+    const SYMBOL: &str = "register_ftrace_direct";
+    match functions_among(&[SYMBOL]) {
+        Ok(found) if found == [SYMBOL] => Ok(()),
+        Ok(_) => Err(format!("this kernel has no {SYMBOL}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A kernel whose pipes let a writer sleep until there is room: before 6.14 each read from a full one

@@ -29,11 +29,30 @@ pub enum Order {
         /// The writer.
         pid: u32,
     },
+    /// Send the writer a signal that does not end it.
+    Signal {
+        /// The writer.
+        pid: u32,
+        /// Which.
+        signal: Disturbance,
+    },
     /// Say how many bytes this writer has got rid of.
     Count {
         /// The writer.
         pid: u32,
     },
+}
+
+/// A signal that does not end a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disturbance {
+    /// SIGTERM, for those that handle it (`stuck write --catch-term`).
+    Handled,
+    /// SIGSTOP
+    Stop,
+    /// SIGCONT
+    Continue,
 }
 
 /// What a crowd tells.

@@ -14,21 +14,31 @@ use tests::order::Order;
 use tests::scratch::Scratch;
 use tests::{need, proc, wait};
 
-/// Direct members of structs that every kernel has, each read on the way to some fact, and by how many bytes
-/// to move it: a user's id has copies beside it.
-const MEMBERS: [(&str, &str, u32); 14] = [
+/// Members of structs that every kernel has, each read on the way to some fact, and by how many bytes
+/// to move it: a user's id has copies beside it, and a parent's pointer has one.
+const MEMBERS: [(&str, &str, u32); 24] = [
+    ("task_struct", "pid", 8),
     ("task_struct", "tgid", 8),
     ("task_struct", "group_leader", 8),
+    ("task_struct", "real_parent", 16),
     ("task_struct", "files", 8),
     ("task_struct", "start_boottime", 8),
     ("cred", "uid", 40),
     ("file", "f_inode", 8),
+    ("file", "private_data", 8),
     ("inode", "i_ino", 8),
+    ("inode", "i_sb", 8),
+    ("super_block", "s_magic", 8),
+    ("super_block", "s_dev", 8),
+    ("pipe_inode_info", "head", 8),
+    ("pipe_inode_info", "tail", 8),
     ("pipe_inode_info", "ring_size", 8),
     ("pipe_inode_info", "bufs", 8),
     ("pipe_buffer", "len", 8),
     ("socket", "sk", 8),
     ("unix_sock", "peer", 8),
+    ("sock", "sk_receive_queue", 8),
+    ("unix_skb_parms", "consumed", 8),
     ("sock", "sk_wmem_alloc", 8),
     REGISTER,
 ];
@@ -61,13 +71,130 @@ fn a_wrong_offset_of_any_field_is_refused_or_changes_what_is_seen() {
         "what is seen does not change by itself"
     );
 
+    let mut seen_otherwise = 0;
     for (of, member, bytes) in MEMBERS {
         let mutant = btf.with_member_moved(of, member, bytes).file(&scratch, "mutant");
         match look(&mutant, &comm) {
-            Err(error) => println!("{of}.{member}: {error}"),
-            Ok(seen) => assert_ne!(facts(&seen), facts(&truth), "{of}.{member} may be anywhere"),
+            Err(error) => println!("{of}.{member}: {}", refusal(error)),
+            Ok(seen) => {
+                assert_ne!(facts(&seen), facts(&truth), "{of}.{member} may be anywhere");
+                seen_otherwise += 1;
+            }
+        }
+        for crowd in &crowds {
+            let pid = crowd.writer();
+            assert!(
+                !proc::blocked_writes(pid).is_empty(),
+                "{pid} is not stuck any more"
+            );
         }
     }
+    assert!(seen_otherwise >= 10, "only {seen_otherwise} were looked with");
+    let after = look(Path::new(KERNEL_BTF), &comm).expect("this kernel's own types still serve");
+    assert_eq!(facts(&after), facts(&truth), "what is seen has not changed");
+}
+
+#[test]
+fn a_tracer_of_functions_with_a_wrong_offset_of_what_it_alone_reads_sees_no_write_begin() {
+    need!(need::bpf());
+    need!(need::breakpoints());
+    let btf = need!(Btf::of_this_kernel());
+    let scratch = Scratch::new();
+    let right = Path::new(KERNEL_BTF);
+    assert_eq!(seen_to_begin(right, Tracer::Kprobe), Ok([true, true]));
+    let wrong = |btf: Btf| btf.file(&scratch, "wrong");
+    let file = wrong(btf.with_member_moved("kiocb", "ki_filp", 8));
+    assert_eq!(seen_to_begin(&file, Tracer::Kprobe), Ok([false, true]), "ki_filp");
+    let socket = wrong(btf.with_member_moved("socket", "file", 8));
+    assert_eq!(
+        seen_to_begin(&socket, Tracer::Kprobe),
+        Ok([true, false]),
+        "socket.file"
+    );
+    // What grows with each sleep by more than one.
+    let time = ("se", "sched_entity", "sum_exec_runtime");
+    let sleeps = wrong(btf.with_member_for("task_struct", "nvcsw", time));
+    assert_eq!(
+        seen_to_begin(&sleeps, Tracer::Kprobe),
+        Ok([false, false]),
+        "nvcsw"
+    );
+}
+
+/// Says whether a tracer sees a write begin that gets stuck, on a pipe and on a socket.
+fn seen_to_begin(btf: &Path, tracer: Tracer) -> Result<[bool; 2], String> {
+    let comm = tests::names::unique("wri");
+    let options = options(btf, &comm, Some(tracer));
+    let mut kernel = Kernel::tracer(&options, Duration::from_secs(1)).map_err(refusal)?;
+    let crowds = [Channel::Pipe, Channel::Unix].map(|channel| {
+        let plan = Plan::stuck(1).on(channel).writing(&["--chunk", "4096"]);
+        plan.writers_named(&comm).start()
+    });
+    let pids = crowds.each_ref().map(Crowd::writer);
+    for pid in pids {
+        proc::await_blocked_write(pid);
+    }
+    let (look, _) = kernel.look().map_err(refusal)?;
+    Ok(pids.map(|pid| {
+        let mut sightings = look.sightings.iter();
+        let seen = sightings.find(|sighting| sighting.writer.process.tgid == pid);
+        seen.unwrap_or_else(|| panic!("{pid} is not seen"))
+            .entered
+            .is_some()
+    }))
+}
+
+#[test]
+fn a_field_that_the_kernel_lacks_is_named_with_its_struct() {
+    need!(need::bpf());
+    let btf = need!(Btf::of_this_kernel());
+    let scratch = Scratch::new();
+    let lacking = |of, member, tracer: Option<Tracer>| {
+        let mutant = btf.without_member(of, member).file(&scratch, "mutant");
+        let options = options(&mutant, "nobody", tracer);
+        let loaded = match tracer {
+            None => Kernel::scanner(&options),
+            Some(_) => Kernel::tracer(&options, Duration::from_secs(1)),
+        };
+        let Err(error) = loaded else {
+            panic!("{of}.{member} may be missing")
+        };
+        let error = refusal(error);
+        assert!(error.contains(&format!("{of}.{member}")), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    let read_by_all = [
+        ("task_struct", "start_boottime"),
+        ("file", "f_inode"),
+        ("pipe_inode_info", "head"),
+        ("unix_sock", "peer"),
+    ];
+    for (of, member) in read_by_all {
+        lacking(of, member, None);
+        lacking(of, member, Some(Tracer::Sched));
+    }
+    for (of, member) in [("kiocb", "ki_filp"), ("task_struct", "nvcsw")] {
+        lacking(of, member, Some(Tracer::Fentry));
+        lacking(of, member, Some(Tracer::Kprobe));
+    }
+}
+
+#[test]
+fn a_tracepoint_with_other_arguments_is_refused_by_name() {
+    need!(need::bpf());
+    let btf = need!(Btf::of_this_kernel());
+    let scratch = Scratch::new();
+    // The first of all is the tracepoint's own.
+    let mutant = btf
+        .with_parameters_exchanged("btf_trace_sched_switch", 1, 2)
+        .file(&scratch, "mutant");
+    let options = options(&mutant, "nobody", Some(Tracer::Sched));
+    let Err(error) = Kernel::tracer(&options, Duration::from_secs(1)) else {
+        panic!("it has attached to what it does not know")
+    };
+    let error = refusal(error);
+    let passed = "sched_switch passes (void *, struct task_struct *, value, struct task_struct *";
+    assert!(error.contains(passed), "{error}");
 }
 
 #[test]
@@ -75,11 +202,11 @@ fn a_trampoline_takes_a_function_that_the_types_tell_of_and_else_says_which_is_m
     need!(need::bpf());
     let btf = need!(Btf::of_this_kernel());
     let scratch = Scratch::new();
-    let refusal = without_pipe_write(&btf, &scratch, Tracer::Fentry);
-    let Err(error) = refusal else {
+    let Err(error) = without_pipe_write(&btf, &scratch, Tracer::Fentry) else {
         panic!("it has attached to nothing")
     };
-    assert!(error.to_string().contains("pipe_write"), "{error}");
+    let error = refusal(error);
+    assert!(error.contains("pipe_write"), "{error}");
 }
 
 #[test]
@@ -118,6 +245,18 @@ fn options(btf: &Path, comm: &str, tracer: Option<Tracer>) -> Options {
         btf: btf.to_owned(),
         tracer,
         ..Options::new(filter)
+    }
+}
+
+/// Says what is wrong with the types, or with what they make of a program: no other error will do.
+#[track_caller]
+fn refusal(error: ProbeError) -> String {
+    match error {
+        error @ (ProbeError::Refused { .. } | ProbeError::Layout { .. }) => error.to_string(),
+        error @ (ProbeError::NoBtf { .. }
+        | ProbeError::NoPrivilege(_)
+        | ProbeError::Read { .. }
+        | ProbeError::Mismatch(_)) => panic!("{error}"),
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tests::order::{Exit, Kind, Order, Report};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tests::order::{Disturbance, Exit, Kind, Order, Report};
 use tests::{clock, proc};
 
 use crate::reading_end::{Channel, Habit, ReadingEnd, channel};
@@ -264,6 +264,7 @@ impl Crowd {
         | Order::Take { pid, .. }
         | Order::Close { pid }
         | Order::Kill { pid }
+        | Order::Signal { pid, .. }
         | Order::Count { pid }) = order;
         let number = self
             .members
@@ -285,10 +286,19 @@ impl Crowd {
                 pid,
                 bytes: member.end.drained,
             })?,
-            Order::Kill { .. } if member.gone => {}
+            Order::Kill { .. } | Order::Signal { .. } if member.gone => {}
             Order::Kill { .. } => {
                 member.child.kill()?;
                 self.reap(number)?;
+            }
+            Order::Signal { signal, .. } => {
+                let signal = match signal {
+                    Disturbance::Handled => Signal::TERM,
+                    Disturbance::Stop => Signal::STOP,
+                    Disturbance::Continue => Signal::CONT,
+                };
+                // It is not reaped yet, so the signal arrives or means nothing.
+                pidfd_send_signal(&member.pidfd, signal).context("a signal to a writer")?;
             }
         }
         Ok(())
