@@ -10,6 +10,7 @@ mod machine;
 mod matrix;
 mod programs;
 mod steps;
+mod sums;
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;

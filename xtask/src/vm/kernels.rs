@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::archive::Archive;
 use super::machine::Machine;
+use super::sums;
 
 /// A line of kernels, by the Debian release that keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,10 @@ impl Kernel {
 
     fn cached(line: Line, machine: Machine, home: &Path) -> Option<Self> {
         let (image, release) = find_image(home)?;
+        if let Err(error) = sums::check(&image) {
+            eprintln!("vm: {error:#}: it is fetched anew");
+            return None;
+        }
         Some(Self {
             line,
             machine,
@@ -147,10 +152,9 @@ fn fetch(suite: &str, machine: Machine, home: &Path) -> Result<()> {
             .with_context(|| format!("{package} has no image and names none"))?;
     };
     while let Some((old, _)) = find_image(home) {
-        fs::remove_file(old)?;
+        sums::discard(&old)?;
     }
-    fs::rename(image, home.join(format!("vmlinuz-{release}")))?;
-    Ok(())
+    sums::keep(&image, &home.join(format!("vmlinuz-{release}")))
 }
 
 /// The image that a package brought: in /boot, or since 7.0 beside the modules.
