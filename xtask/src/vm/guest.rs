@@ -1,6 +1,6 @@
 //! One guest: boots a kernel in QEMU, reads what it says, and ends it when it hangs. Knows no test.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -181,6 +181,20 @@ impl Guest {
         Ok(line)
     }
 
+    /// How long its emulator has been on a processor, if that can be told.
+    pub(super) fn processor_time(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // The name before may hold anything: what follows it begins with the third field.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks
+            .map(|ticks| ticks.parse::<u64>().ok())
+            .sum::<Option<u64>>()?;
+        Some(Duration::from_millis(
+            ticks * 1000 / rustix::param::clock_ticks_per_second(),
+        ))
+    }
+
     fn last_words(&self) -> String {
         let tail = |path: &Path| {
             let mut text = Vec::new();
@@ -329,5 +343,14 @@ mod tests {
         assert_eq!(with("no such emulator", ""), Accelerator::Emulation);
         assert_eq!(with("echo", "it does not work"), Accelerator::Emulation);
         assert_eq!(with("echo", "@boot 6.1.0"), Accelerator::Kvm);
+    }
+
+    #[test]
+    fn the_time_that_a_guest_takes_of_a_processor_is_told() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("yes");
+        command.arg("a");
+        let guest = Guest::start(command, &dir.path().join("console"), BOOT).expect("it starts");
+        assert!(guest.processor_time().is_some_and(|time| time < BOOT));
     }
 }

@@ -40,6 +40,17 @@ pub(crate) const LINES: [Line; 4] = [
     },
 ];
 
+/// The line that a release, as `6.1.0-56-cloud-amd64`, is of: the newest has no number that stays.
+pub(super) fn line_of(release: &str) -> Line {
+    let is_it = |line: &Line| {
+        release
+            .strip_prefix(line.name)
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
+    let newest = LINES[LINES.len() - 1];
+    LINES.into_iter().find(is_it).unwrap_or(newest)
+}
+
 /// Which lines to take: `all`, or one by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -194,6 +205,14 @@ mod tests {
             "6.2".parse::<Choice>(),
             Err("there are 5.10, 6.1, 6.12, newest and all".to_owned())
         );
+    }
+
+    #[test]
+    fn a_release_is_of_the_line_of_its_number_or_of_the_newest() {
+        let line = |release: &str| line_of(release).name;
+        assert_eq!(line("6.1.0-56-cloud-amd64"), "6.1");
+        assert_eq!(line("6.12.117+deb13-cloud-amd64"), "6.12");
+        assert_eq!(line("7.2.13+deb14-cloud-arm64"), "newest");
     }
 
     #[test]

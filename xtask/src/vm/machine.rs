@@ -31,6 +31,11 @@ impl Machine {
             .find(|machine| machine.name() == std::env::consts::ARCH)
     }
 
+    /// Whether programs for it can be built here.
+    pub(super) fn can_be_had(self) -> bool {
+        self == Self::Arm || Self::host() == Some(self)
+    }
+
     /// What Rust calls it.
     pub(super) const fn name(self) -> &'static str {
         match self {

@@ -81,7 +81,7 @@ impl Compiler {
             return Ok(Self { machine, toolchain });
         }
         ensure!(
-            machine == Machine::Arm,
+            machine.can_be_had(),
             "programs for {machine} are built on {machine} only"
         );
         if on_path(cross_linker()).is_none() {

@@ -10,13 +10,15 @@ use super::Args;
 
 /// What measures.
 pub(super) const BENCH: &str = "bench";
+/// Where test programs are in a guest.
+pub(super) const TESTS: &str = "/tests/";
 /// Longest that one test program may take.
 const STEP: Duration = Duration::from_mins(6);
 /// The tests that tell what a tracer is worth; the others look at what is the same with each of them.
-const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
+pub(crate) const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
 
 /// The tests of what meets the kernel: the others would tell the same on each.
-const KERNEL_TESTS: [&str; 13] = [
+pub(super) const KERNEL_TESTS: [&str; 13] = [
     "ages", "agree", "causes", "crawl", "enforce", "find", "matchers", "mutation", "pace", "readers",
     "record", "spared", "watch",
 ];
@@ -53,7 +55,7 @@ impl Display for Tracer {
 /// One program that a guest runs, as `tests`' program `guest` reads it.
 #[derive(Serialize)]
 pub(super) struct Step {
-    name: String,
+    pub(super) name: String,
     pub(super) command: Vec<String>,
     env: BTreeMap<&'static str, String>,
     /// Seconds.
@@ -68,6 +70,11 @@ impl Step {
             env: environment(tracer),
             timeout: limit.as_secs(),
         }
+    }
+
+    /// Whether it is a test program.
+    pub(super) fn is_test(&self) -> bool {
+        self.command[0].starts_with(TESTS)
     }
 }
 
@@ -112,7 +119,7 @@ fn of_tracer(tracer: Tracer, args: &Args) -> Vec<Step> {
         } else {
             2
         };
-        let mut command = vec![format!("/tests/{test}"), format!("--test-threads={threads}")];
+        let mut command = vec![format!("{TESTS}{test}"), format!("--test-threads={threads}")];
         command.extend(args.filters.iter().cloned());
         Step::new(format!("{tracer} {test}"), command, tracer, STEP)
     };
