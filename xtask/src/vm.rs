@@ -242,6 +242,7 @@ pub(crate) fn demo() -> Result<()> {
                 ensure!(outcome == "ok", "the demo in the guest {outcome}");
                 return Ok(());
             }
+            Line::Complaint(text) => eprintln!("the guest's kernel complains: {text}"),
             Line::Step(..) | Line::Again(..) => {}
             Line::End => bail!("the guest has shown nothing"),
         }

@@ -91,6 +91,10 @@ impl Candidate {
                     totals.run_again(count);
                     self.say(&format!("--- by themselves, once more: {tests}"));
                 }
+                Line::Complaint(text) => {
+                    self.say(&format!("--- the kernel complains: {text}"));
+                    totals.breaks();
+                }
                 Line::Output(text) => {
                     totals.read(&text);
                     ledger.read(&text);

@@ -54,6 +54,8 @@ pub(super) enum Line {
     },
     /// So many tests have failed, and are run again by themselves.
     Again(i32, String),
+    /// The kernel has said what no kernel should.
+    Complaint(String),
     /// All steps are over.
     End,
     /// What the step wrote.
@@ -84,6 +86,7 @@ impl Line {
                 })
             }
             "again" => Some(Self::Again(first.parse().ok()?, more.to_owned())),
+            "kernel" => Some(Self::Complaint(rest.to_owned())),
             "end" => Some(Self::End),
             _ => None,
         }
@@ -176,7 +179,7 @@ impl Guest {
             Line::Boot(_) => self.deadline = shell::now() + BOOT,
             Line::Done { .. } => self.deadline = shell::now() + SLACK,
             Line::Step(_, limit) => self.deadline = shell::now() + *limit + SLACK,
-            Line::Again(..) | Line::End | Line::Output(_) => {}
+            Line::Again(..) | Line::Complaint(_) | Line::End | Line::Output(_) => {}
         }
         Ok(line)
     }
@@ -277,6 +280,10 @@ mod tests {
             }
         );
         assert_eq!(Line::parse("@again 2 a b"), Line::Again(2, "a b".to_owned()));
+        assert_eq!(
+            Line::parse("@kernel WARNING: at a"),
+            Line::Complaint("WARNING: at a".to_owned())
+        );
         assert_eq!(Line::parse("@end"), Line::End);
         for other in ["@", "@step", "@done ok x y", "test a ... ok", ""] {
             assert_eq!(Line::parse(other), Line::Output(other.to_owned()));

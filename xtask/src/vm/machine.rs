@@ -124,13 +124,15 @@ impl Machine {
         }
     }
 
-    /// The kernel's command line: where it writes, and where its first process does.
+    /// The kernel's command line: where it writes, and where its first process does. A panic ends QEMU.
     pub(super) const fn parameters(self) -> &'static str {
         match self {
             // A kernel's check of its timer counts ticks while others count on the processor, and gives up on a
             // busy machine.
-            Self::X86 => "console=ttyS0 RESULTS=/dev/ttyS1 quiet panic=-1 no_timer_check rdinit=/init",
-            Self::Arm => "console=ttyAMA0 RESULTS=/dev/ttyS0 quiet panic=-1 rdinit=/init",
+            Self::X86 => {
+                "console=ttyS0 RESULTS=/dev/ttyS1 quiet oops=panic panic=-1 no_timer_check rdinit=/init"
+            }
+            Self::Arm => "console=ttyAMA0 RESULTS=/dev/ttyS0 quiet oops=panic panic=-1 rdinit=/init",
         }
     }
 }
