@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     report.step("deny", deny);
     let mut totals = test::Totals::default();
     report.step("test", || {
-        totals = test::run(&[])?;
+        totals = test::run(&[], test::Demand::Everything)?;
         ensure!(totals.succeeded(), "see above");
         Ok("ok")
     });

@@ -13,6 +13,7 @@ use crate::shell;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether a signal has asked to stop.
+#[derive(Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {

@@ -12,6 +12,7 @@ mod interrupt;
 mod screenshot;
 mod setup;
 mod shell;
+mod skips;
 mod test;
 #[expect(dead_code, reason = "what only probe-user's build script uses")]
 mod toolchain;
@@ -91,6 +92,7 @@ enum Task {
         seconds: u32,
     },
     /// Does what CI does: format, lints, licences, tests, fuzzing
+    #[command(after_help = ABOUT_CI)]
     Ci,
     /// Writes to stdout for ever: the demo's stand-in for ffmpeg
     #[command(hide = true)]
@@ -124,7 +126,9 @@ minute after the build.";
 
 const ABOUT_TEST: &str = "\
 The last line is the sum: N passed, N failed, N skipped. Live tests that
-cannot run here (no root, no ffmpeg) say why and count as skipped.";
+cannot run here (no root, no ffmpeg) say why and count as skipped, and so do
+kernels that cannot be had. In guests, a test that fails is run once more by
+itself; how many were is said before the sum.";
 
 const ABOUT_VM: &str = "\
 Kernels are the newest of Debian's for the cloud, from the mirror that apt's
@@ -133,7 +137,16 @@ are built without shared libraries and put into an initramfs. Takes QEMU, and
 no root. KVM is used if a guest boots with it, else everything is emulated.
 Programs for aarch64 are cross-built; what that takes is installed if it can be.
 
+README.md's table is what a run of all tests has to keep: it fails where a tracer
+that worked on a kernel is refused, or fewer tests pass. --write-table writes the
+table anew. A kernel that cannot be had is skipped, but in `cargo xtask ci` fails.
+
 Example: cargo xtask vm --kernel 6.1 --machine x86_64 --tracer sched --test ages";
+
+const ABOUT_CI: &str = "\
+Stricter than `cargo xtask test`: it fails where a kernel of README.md's table
+cannot be had, or, as root on a kernel that takes BPF programs, a live test is
+skipped for another reason than that this kernel has no such tracer.";
 
 const ABOUT_FUZZ: &str = "\
 libFuzzer, on the stable toolchain and without a sanitizer; takes a C++ compiler.
@@ -168,7 +181,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { args } => return Err(build::run(&args)),
         Task::Demo { vm: true, .. } => vm::demo()?,
         Task::Demo { with, .. } => demo::run(with)?,
-        Task::Test { filters } => return Ok(test::run(&filters)?.report()),
+        Task::Test { filters } => return Ok(test::run(&filters, test::Demand::WhatIsThere)?.report()),
         Task::Vm(args) => {
             let totals = vm::run(&args)?;
             if !args.measures() {

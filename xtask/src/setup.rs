@@ -11,10 +11,11 @@ use crate::shell;
 use crate::toolchain::{self, DEBIAN_PACKAGES, LINKED_TOOLCHAIN, LINKER_VERSION, on_path};
 
 /// Programs that only tests run, and Debian's packages of them.
-const TEST_PROGRAMS: [(&str, &str); 6] = [
+const TEST_PROGRAMS: [(&str, &str); 7] = [
     ("ffmpeg", "ffmpeg"),
     ("node", "nodejs"),
     ("strace", "strace"),
+    ("tmux", "tmux"),
     ("python3", "python3"),
     ("promtool", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),

@@ -7,34 +7,65 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile};
-use crate::{setup, shell, vm};
+use crate::{setup, shell, skips, vm};
+
+/// What of all that is tested has to be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// What this machine has; the rest is skipped, and said.
+    #[default]
+    WhatIsThere,
+    /// All: CI would not be told of what it left out.
+    Everything,
+}
 
 /// What a number of test runs came to.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Totals {
     passed: i32,
     failed: i32,
     skipped: i32,
+    /// Failures that did not count, as the test was run again.
+    again: i32,
+    /// Why tests were skipped, each with its name.
+    reasons: Vec<String>,
     /// Whether a run ended badly, for whatever reason: a test, a test program that would not compile or that died.
     broken: bool,
 }
 
 /// Runs all tests whose names contain one of `filters`, or simply all of them.
-pub(crate) fn run(filters: &[String]) -> Result<Totals> {
+pub(crate) fn run(filters: &[String], demand: Demand) -> Result<Totals> {
     setup::test_tools();
     let pipestall = build::everything(Profile::Dev)?;
-    let test = |packages: &[&str], options: &[&str]| {
+    let cache = setup::cache_dir()?;
+    let test = |what: &[&str], options: &[&str], tracer: Option<&str>| {
         let mut command = shell::cargo(&["test", "--no-fail-fast"]);
-        command.args(packages).arg("--").args(options).args(filters);
+        command.args(what).arg("--").args(options).args(filters);
         command
             .env("PIPESTALL_BIN", &pipestall)
-            .env("PIPESTALL_CACHE", setup::cache_dir()?);
+            .env("PIPESTALL_CACHE", &cache)
+            .envs(tracer.map(|tracer| ("PIPESTALL_TEST_TRACER", tracer)));
         tally(command)
     };
-    let mut totals = test(&["--workspace", "--exclude", "tests"], &[])?;
+    let mut totals = test(&["--workspace", "--exclude", "tests"], &[], None)?;
     // The live tests measure time, and each keeps more than one process busy.
-    totals += test(&["--package", "tests"], &["--test-threads=2"])?;
-    totals += vm::run(&vm::Args::everything(filters)).unwrap_or_else(|error| {
+    let live = ["--test-threads=2"];
+    totals += test(&["--package", "tests"], &live, None)?;
+    // As in guests: what a tracer is worth is told of each that every kernel has.
+    let of_tracer = vm::TRACER_TESTS.iter().flat_map(|name| ["--test", name]);
+    let of_tracer: Vec<_> = ["--package", "tests"].into_iter().chain(of_tracer).collect();
+    totals += test(&of_tracer, &live, Some("scan"))?;
+    if demand == Demand::Everything && skips::can_load_programs() {
+        for reason in skips::unexpected(&totals.reasons) {
+            eprintln!("error: a test was skipped that can be run here: {reason}");
+            totals.broken = true;
+        }
+    }
+    if !filters.is_empty() && !vm::has_test(filters)? {
+        eprintln!("vm: no test of guests has such a name");
+        return Ok(totals);
+    }
+    totals += vm::run(&vm::Args::everything(filters, demand)).unwrap_or_else(|error| {
         eprintln!("error: no results of guests: {error:#}");
         let mut none = Totals::default();
         none.breaks();
@@ -45,22 +76,27 @@ pub(crate) fn run(filters: &[String]) -> Result<Totals> {
 
 impl Totals {
     /// Whether all went well. That no test ran at all is not well.
-    pub(crate) fn succeeded(self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         self.is_well() && self.passed > 0
     }
 
     /// Prints the sum as the last line.
-    pub(crate) fn report(self) -> ExitCode {
+    pub(crate) fn report(&self) -> ExitCode {
         let Self {
             passed,
             failed,
             skipped,
+            again,
+            reasons: _,
             broken,
         } = self;
         if passed + failed == 0 {
             eprintln!("error: no test ran");
-        } else if broken && failed == 0 {
-            eprintln!("error: not all tests could be run, see above");
+        } else if *broken && *failed == 0 {
+            eprintln!("error: not all went well, see above");
+        }
+        if *again > 0 {
+            println!("{again} run again by themselves in guests, where they had failed");
         }
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if self.succeeded() {
@@ -71,12 +107,12 @@ impl Totals {
     }
 
     /// How many tests passed.
-    pub(crate) fn passed(self) -> i32 {
+    pub(crate) fn passed(&self) -> i32 {
         self.passed
     }
 
     /// Whether nothing failed; that nothing ran is not said by this.
-    pub(crate) fn is_well(self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         !self.broken && self.failed == 0
     }
 
@@ -85,9 +121,15 @@ impl Totals {
         self.skipped += 1;
     }
 
+    /// Whether anything was skipped.
+    pub(crate) fn has_skipped(&self) -> bool {
+        self.skipped > 0
+    }
+
     /// So many failures do not count, as the tests are run again.
     pub(crate) fn run_again(&mut self, count: i32) {
         self.failed -= count;
+        self.again += count;
     }
 
     /// A run ended badly.
@@ -97,8 +139,9 @@ impl Totals {
 
     /// Takes a line of a test program's output into account.
     pub(crate) fn read(&mut self, line: &str) {
-        if line.starts_with("skipped: ") {
+        if let Some(reason) = line.strip_prefix("skipped: ") {
             self.skipped += 1;
+            self.reasons.push(reason.to_owned());
             // libtest knows no skipping at run time: it will have counted this test as passed.
             self.passed -= 1;
         } else if let Some(result) = line.strip_prefix("test result: ") {
@@ -122,6 +165,8 @@ impl AddAssign for Totals {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.again += other.again;
+        self.reasons.extend(other.reasons);
         self.broken |= other.broken;
     }
 }
@@ -174,7 +219,7 @@ mod tests {
                 passed: 13,
                 failed: 2,
                 skipped: 1,
-                broken: false
+                ..Totals::default()
             }
         );
         assert!(!totals.succeeded());
@@ -191,11 +236,20 @@ mod tests {
             totals,
             Totals {
                 passed: 1,
-                failed: 0,
                 skipped: 1,
-                broken: false
+                reasons: vec!["needs root (finds_a_stall)".to_owned()],
+                ..Totals::default()
             }
         );
+        assert!(totals.succeeded());
+    }
+
+    #[test]
+    fn a_test_that_passes_when_run_again_has_not_failed_and_is_counted() {
+        let mut totals = read("test result: FAILED. 5 passed; 1 failed; 0 ignored");
+        totals.run_again(1);
+        totals += read("test result: ok. 1 passed; 0 failed; 0 ignored");
+        assert_eq!((totals.passed, totals.failed, totals.again), (6, 0, 1));
         assert!(totals.succeeded());
     }
 

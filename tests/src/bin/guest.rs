@@ -2,13 +2,16 @@
 //!
 //! What it prints goes to a serial line of its own, for `cargo xtask vm`; what a line may say is known there as well.
 
+#[path = "guest/kernel_log.rs"]
+mod kernel_log;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -17,12 +20,17 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, setsid, wait};
 use rustix::system::{RebootCommand, reboot, uname};
 use serde::Deserialize;
-use tests::clock;
+use serde_json::Value;
+use tests::{clock, need};
+
+use self::kernel_log::{Complaint, KernelLog};
 
 /// The steps, one JSON object a line.
 const STEPS: &str = "/etc/steps";
 /// How a program ended that did so by itself, and not well.
 const FAILED: &str = "failed";
+/// Names the program under test.
+const PROGRAM: &str = "PIPESTALL_BIN";
 /// Names the serial line that results go to. The kernel hands on what it does not know of its own command line.
 const RESULTS: &str = "RESULTS";
 
@@ -49,6 +57,8 @@ struct Step {
     env: BTreeMap<String, String>,
     /// Seconds.
     timeout: u64,
+    /// Whether tests that fail are run once more by themselves.
+    again: bool,
 }
 
 fn main() -> Result<()> {
@@ -95,8 +105,10 @@ fn attach(kind: &str, at: &str) -> Result<()> {
 fn run(results: &mut File) -> Result<()> {
     writeln!(results, "@boot {}", uname().release().to_string_lossy())?;
     let steps = fs::read_to_string(STEPS).with_context(|| format!("cannot read {STEPS}"))?;
+    let mut kernel = KernelLog::open()?;
     for line in steps.lines() {
-        let step: Step = serde_json::from_str(line).context("a step that cannot be read")?;
+        let mut step: Step = serde_json::from_str(line).context("a step that cannot be read")?;
+        ask_doctor(&mut step);
         writeln!(results, "@step {} {}", step.timeout, step.name)?;
         let begin = clock::mono();
         let outcome = match perform(&step, results) {
@@ -106,6 +118,12 @@ fn run(results: &mut File) -> Result<()> {
                 FAILED.to_owned()
             }
         };
+        for complaint in kernel.complaints()? {
+            match complaint {
+                Complaint::Wrong(text) => writeln!(results, "@kernel {text}")?,
+                Complaint::Slow(text) => writeln!(results, "the kernel finds this slow: {text}")?,
+            }
+        }
         let took = clock::lapse(begin, clock::mono()).as_secs_f64();
         writeln!(results, "@done {outcome} {took:.1} {}", step.name)?;
     }
@@ -113,12 +131,34 @@ fn run(results: &mut File) -> Result<()> {
     Ok(())
 }
 
+/// Asks once for all the steps what their program can observe here: each would ask for itself, and everything
+/// is emulated. If it has no answer, they find out themselves.
+fn ask_doctor(step: &mut Step) {
+    static REPORT: OnceLock<Option<String>> = OnceLock::new();
+    let Some(program) = step.env.get(PROGRAM) else {
+        return;
+    };
+    let ask = || {
+        let mut doctor = Command::new(program);
+        doctor
+            .args(need::DOCTOR)
+            .env_clear()
+            .envs(&step.env)
+            .stdin(Stdio::null());
+        let report: Value = serde_json::from_slice(&doctor.output().ok()?.stdout).ok()?;
+        Some(report.to_string())
+    };
+    if let Some(report) = REPORT.get_or_init(ask) {
+        step.env.insert(need::REPORT.to_owned(), report.clone());
+    }
+}
+
 /// Runs a step to its end, or to its time's. Tests of it that fail are run once more, by themselves:
 /// an emulated machine shares its processor with others, and a test that only then fails says so.
 fn perform(step: &Step, results: &mut File) -> Result<String> {
     let deadline = clock::mono() + Duration::from_secs(step.timeout);
     let (outcome, failed) = attempt(&step.command, step, deadline, results)?;
-    if outcome != FAILED || failed.is_empty() {
+    if outcome != FAILED || failed.is_empty() || !step.again {
         return Ok(outcome);
     }
     writeln!(results, "@again {} {}", failed.len(), failed.join(" "))?;

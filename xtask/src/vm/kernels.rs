@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::archive::Archive;
 use super::machine::Machine;
+use super::sums;
 
 /// A line of kernels, by the Debian release that keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,17 @@ pub(crate) const LINES: [Line; 4] = [
         suites: &["sid", "forky"],
     },
 ];
+
+/// The line that a release, as `6.1.0-56-cloud-amd64`, is of: the newest has no number that stays.
+pub(super) fn line_of(release: &str) -> Line {
+    let is_it = |line: &Line| {
+        release
+            .strip_prefix(line.name)
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
+    let newest = LINES[LINES.len() - 1];
+    LINES.into_iter().find(is_it).unwrap_or(newest)
+}
 
 /// Which lines to take: `all`, or one by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +126,10 @@ impl Kernel {
 
     fn cached(line: Line, machine: Machine, home: &Path) -> Option<Self> {
         let (image, release) = find_image(home)?;
+        if let Err(error) = sums::check(&image) {
+            eprintln!("vm: {error:#}: it is fetched anew");
+            return None;
+        }
         Some(Self {
             line,
             machine,
@@ -147,10 +163,9 @@ fn fetch(suite: &str, machine: Machine, home: &Path) -> Result<()> {
             .with_context(|| format!("{package} has no image and names none"))?;
     };
     while let Some((old, _)) = find_image(home) {
-        fs::remove_file(old)?;
+        sums::discard(&old)?;
     }
-    fs::rename(image, home.join(format!("vmlinuz-{release}")))?;
-    Ok(())
+    sums::keep(&image, &home.join(format!("vmlinuz-{release}")))
 }
 
 /// The image that a package brought: in /boot, or since 7.0 beside the modules.
@@ -190,6 +205,14 @@ mod tests {
             "6.2".parse::<Choice>(),
             Err("there are 5.10, 6.1, 6.12, newest and all".to_owned())
         );
+    }
+
+    #[test]
+    fn a_release_is_of_the_line_of_its_number_or_of_the_newest() {
+        let line = |release: &str| line_of(release).name;
+        assert_eq!(line("6.1.0-56-cloud-amd64"), "6.1");
+        assert_eq!(line("6.12.117+deb13-cloud-amd64"), "6.12");
+        assert_eq!(line("7.2.13+deb14-cloud-arm64"), "newest");
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Machine {
             .find(|machine| machine.name() == std::env::consts::ARCH)
     }
 
+    /// Whether programs for it can be built here.
+    pub(super) fn can_be_had(self) -> bool {
+        self == Self::Arm || Self::host() == Some(self)
+    }
+
     /// What Rust calls it.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -119,13 +124,15 @@ impl Machine {
         }
     }
 
-    /// The kernel's command line: where it writes, and where its first process does.
+    /// The kernel's command line: where it writes, and where its first process does. A panic ends QEMU.
     pub(super) const fn parameters(self) -> &'static str {
         match self {
             // A kernel's check of its timer counts ticks while others count on the processor, and gives up on a
             // busy machine.
-            Self::X86 => "console=ttyS0 RESULTS=/dev/ttyS1 quiet panic=-1 no_timer_check rdinit=/init",
-            Self::Arm => "console=ttyAMA0 RESULTS=/dev/ttyS0 quiet panic=-1 rdinit=/init",
+            Self::X86 => {
+                "console=ttyS0 RESULTS=/dev/ttyS1 quiet oops=panic panic=-1 no_timer_check rdinit=/init"
+            }
+            Self::Arm => "console=ttyAMA0 RESULTS=/dev/ttyS0 quiet oops=panic panic=-1 rdinit=/init",
         }
     }
 }

@@ -1,57 +1,114 @@
 //! What came of each kernel and tracer, as a table: on the terminal, and in the README.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::Tracer;
+use super::kernels::{self, Line};
+use super::machine::{MACHINES, Machine};
+use super::steps::{TRACERS, Tracer};
 use crate::test::Totals;
 
 const BEGIN: &str = "<!-- kernels: written by `cargo xtask vm --write-table` -->";
 const END: &str = "<!-- kernels: end -->";
 
+/// What a kernel does with a tracer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// So many of its tests passed.
+    Works(i32),
+    /// Every test was skipped: it cannot be used.
+    Refused,
+    Failed,
+    /// It was not tried.
+    Unknown,
+}
+
+impl Cell {
+    pub(super) fn of(totals: &Totals) -> Self {
+        if !totals.is_well() {
+            Self::Failed
+        } else if totals.passed() > 0 {
+            Self::Works(totals.passed())
+        } else {
+            Self::Refused
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "no" => Some(Self::Refused),
+            "FAILED" => Some(Self::Failed),
+            "-" => Some(Self::Unknown),
+            _ => {
+                let passed = text.strip_prefix("yes (")?.strip_suffix(')')?;
+                passed.parse().ok().map(Self::Works)
+            }
+        }
+    }
+}
+
+impl Display for Cell {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Works(passed) => write!(f, "yes ({passed})"),
+            Self::Refused => f.write_str("no"),
+            Self::Failed => f.write_str("FAILED"),
+            Self::Unknown => f.write_str("-"),
+        }
+    }
+}
+
 /// The results of one kernel's guests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
+    pub(super) line: Line,
+    pub(super) machine: Machine,
     /// What its `uname -r` says.
-    pub(super) release: String,
-    pub(super) cells: BTreeMap<Tracer, Totals>,
+    release: String,
+    cells: BTreeMap<Tracer, Cell>,
 }
 
 impl Row {
-    pub(super) fn new(release: &str) -> Self {
+    pub(super) fn new(line: Line, machine: Machine, release: &str) -> Self {
         Self {
+            line,
+            machine,
             release: release.to_owned(),
             cells: BTreeMap::new(),
         }
     }
 
-    /// What the kernel does with a tracer. Where every test of it was skipped, it cannot be used.
-    fn cell(&self, tracer: Tracer) -> String {
-        match self.cells.get(&tracer) {
-            Some(totals) if !totals.is_well() => "FAILED".to_owned(),
-            Some(totals) if totals.passed() > 0 => format!("yes ({})", totals.passed()),
-            Some(_) => "no".to_owned(),
-            None => "-".to_owned(),
-        }
+    pub(super) fn set(&mut self, tracer: Tracer, cell: Cell) {
+        self.cells.insert(tracer, cell);
+    }
+
+    pub(super) fn cell(&self, tracer: Tracer) -> Cell {
+        self.cells.get(&tracer).copied().unwrap_or(Cell::Unknown)
+    }
+
+    /// Whether it is another's kernel: a release comes and goes, the line stays.
+    pub(super) fn is_of(&self, line: Line, machine: Machine) -> bool {
+        (self.line, self.machine) == (line, machine)
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.is_of(other.line, other.machine)
     }
 }
 
 /// The table for people, in Markdown, which a terminal shows well enough.
-pub(super) fn table(rows: &[Row], columns: &[Tracer]) -> String {
-    let header = [
-        vec!["kernel".to_owned()],
-        columns.iter().map(ToString::to_string).collect(),
-    ]
-    .concat();
-    let cells = rows.iter().map(|row| {
-        let values = columns.iter().map(|tracer| row.cell(*tracer)).collect();
-        [vec![row.release.clone()], values].concat()
-    });
-    lay_out(&std::iter::once(header).chain(cells).collect::<Vec<_>>())
+pub(super) fn table(rows: &[Row]) -> String {
+    let header = std::iter::once("kernel".to_owned()).chain(TRACERS.iter().map(ToString::to_string));
+    let mut lines = vec![header.collect::<Vec<_>>()];
+    lines.extend(rows.iter().map(|row| {
+        let cells = TRACERS.iter().map(|tracer| row.cell(*tracer).to_string());
+        std::iter::once(row.release.clone()).chain(cells).collect()
+    }));
+    lay_out(&lines)
 }
 
 fn lay_out(lines: &[Vec<String>]) -> String {
@@ -77,95 +134,150 @@ fn lay_out(lines: &[Vec<String>]) -> String {
     out
 }
 
-/// Puts the table between its marks in the README.
-pub(super) fn write(path: &Path, table: &str) -> Result<()> {
+/// What the README says.
+pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let new =
-        replaced(&text, table).with_context(|| format!("{} has no marks for the table", path.display()))?;
+    parse(&text).with_context(|| format!("the table of kernels in {}", path.display()))
+}
+
+/// Puts these lines of the table into the README; a kernel that is not among them keeps its own.
+pub(super) fn write(path: &Path, rows: &[Row]) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let new = replaced(&text, rows).with_context(|| format!("the table of kernels in {}", path.display()))?;
     fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A kernel of the same number and machine gets its new line; the others keep theirs.
-fn replaced(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (old, after) = rest.split_once(END)?;
-    let mut lines = cells(old);
-    for new in cells(table) {
-        match lines.iter_mut().find(|line| kernel(line) == kernel(&new)) {
-            Some(line) => *line = new,
-            None => lines.push(new),
+fn replaced(text: &str, rows: &[Row]) -> Result<String> {
+    let mut all = parse(text)?;
+    for row in rows {
+        match all.iter_mut().find(|old| old.is_like(row)) {
+            Some(old) => *old = row.clone(),
+            None => all.push(row.clone()),
         }
     }
-    Some(format!("{before}{BEGIN}\n{}{END}{after}", lay_out(&lines)))
+    let (before, _, after) = around(text)?;
+    Ok(format!("{before}{BEGIN}\n{}{END}{after}", table(&all)))
 }
 
-/// The lines of a table but for the rule under the first.
-fn cells(table: &str) -> Vec<Vec<String>> {
-    let inner = |line: &str| Some(line.trim().strip_prefix('|')?.strip_suffix('|')?.to_owned());
-    let lines = table.lines().filter_map(inner);
+/// What is before the table, it, and what is after.
+fn around(text: &str) -> Result<(&str, &str, &str)> {
+    let parts = || {
+        let (before, rest) = text.split_once(BEGIN)?;
+        let (table, after) = rest.split_once(END)?;
+        Some((before, table, after))
+    };
+    parts().context("its marks are missing")
+}
+
+fn parse(text: &str) -> Result<Vec<Row>> {
+    let (_, table, _) = around(text)?;
+    let mut lines = cells(table);
+    let Some(header) = lines.next() else {
+        return Ok(Vec::new());
+    };
+    let columns: Vec<_> = header
+        .iter()
+        .map(|name| TRACERS.into_iter().find(|tracer| tracer.to_string() == *name))
+        .collect();
+    let row = |line: Vec<&str>| {
+        let release = *line.first()?;
+        let machine = MACHINES
+            .into_iter()
+            .find(|machine| release.ends_with(&format!("-{}", machine.debian())))?;
+        let mut row = Row::new(kernels::line_of(release), machine, release);
+        for (tracer, value) in columns.iter().zip(&line) {
+            if let Some(tracer) = tracer {
+                row.set(*tracer, Cell::parse(value)?);
+            }
+        }
+        Some(row)
+    };
     lines
-        .map(|line| {
-            line.split('|')
-                .map(|cell| cell.trim().to_owned())
-                .collect::<Vec<_>>()
-        })
-        .filter(|line| !line.iter().all(|cell| cell.starts_with('-')))
+        .map(|line| row(line.clone()).with_context(|| format!("a line that is none: {}", line.join(" | "))))
         .collect()
 }
 
-/// The number and the machine of a line's kernel, as of `6.1.0-56-cloud-arm64`.
-fn kernel(line: &[String]) -> Option<(Vec<&str>, &str)> {
-    let release = line.first()?;
-    Some((release.split('.').take(2).collect(), release.rsplit('-').next()?))
+/// The lines of a table but for the rule under the first.
+fn cells(table: &str) -> impl Iterator<Item = Vec<&str>> {
+    table
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('|')?.strip_suffix('|'))
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+        .filter(|line| !line.iter().all(|cell| cell.starts_with("--")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const HEAD: &str = "\
+        | kernel                   | sched    | fentry | kprobe | scan    |\n\
+        | ------------------------ | -------- | ------ | ------ | ------- |\n";
+    const ROWS: [&str; 3] = [
+        "| 6.1.0-56-cloud-amd64     | yes (66) | no     | FAILED | -       |\n",
+        "| 7.2.13+deb14-cloud-amd64 | -        | -      | -      | yes (7) |\n",
+        "| 6.1.0-56-cloud-arm64     | yes (3)  | no     | no     | yes (7) |\n",
+    ];
+
+    fn readme(rows: &[&str]) -> String {
+        format!("a\n{BEGIN}\n{HEAD}{}{END}\nb\n", rows.concat())
+    }
+
     #[test]
     fn a_cell_says_whether_a_tracer_works_is_refused_or_fails() {
-        let totals = |output: &str| {
+        let cell = |output: &str| {
             let mut totals = Totals::default();
             output.lines().for_each(|line| totals.read(line));
-            totals
+            Cell::of(&totals).to_string()
         };
-        let row = Row {
-            release: "6.1.0".to_owned(),
-            cells: BTreeMap::from([
-                (
-                    Tracer::Sched,
-                    totals("test result: ok. 3 passed; 0 failed; 1 ignored"),
-                ),
-                (
-                    Tracer::Fentry,
-                    totals("skipped: refused (a)\ntest result: ok. 1 passed; 0 failed; 0 ignored"),
-                ),
-                (
-                    Tracer::Kprobe,
-                    totals("test result: FAILED. 3 passed; 1 failed; 0 ignored"),
-                ),
-            ]),
-        };
-        let columns = [Tracer::Sched, Tracer::Fentry, Tracer::Kprobe, Tracer::Scan];
+        assert_eq!(cell("test result: ok. 3 passed; 0 failed; 1 ignored"), "yes (3)");
         assert_eq!(
-            table(&[row], &columns),
-            "| kernel | sched   | fentry | kprobe | scan |\n\
-             | ------ | ------- | ------ | ------ | ---- |\n\
-             | 6.1.0  | yes (3) | no     | FAILED | -    |\n"
+            cell("skipped: refused (a)\ntest result: ok. 1 passed; 0 failed; 0 ignored"),
+            "no"
+        );
+        assert_eq!(
+            cell("test result: FAILED. 3 passed; 1 failed; 0 ignored"),
+            "FAILED"
         );
     }
 
     #[test]
+    fn a_table_is_read_as_it_is_written() {
+        let text = readme(&ROWS);
+        let rows = parse(&text).expect("a table");
+        let keys: Vec<_> = rows
+            .iter()
+            .map(|row| (row.line.name, row.machine.name()))
+            .collect();
+        assert_eq!(
+            keys,
+            [("6.1", "x86_64"), ("newest", "x86_64"), ("6.1", "aarch64")]
+        );
+        assert_eq!(rows[0].cell(Tracer::Sched), Cell::Works(66));
+        assert_eq!(rows[0].cell(Tracer::Kprobe), Cell::Failed);
+        assert_eq!(table(&rows), format!("{HEAD}{}", ROWS.concat()));
+        assert!(parse("a").is_err());
+        for wrong in [
+            "| 6.1.0 | - | - | - | - |\n",
+            "| 6.1.0-arm64 | yes | - | - | - |\n",
+        ] {
+            assert!(parse(&readme(&[wrong])).is_err());
+        }
+    }
+
+    #[test]
     fn a_kernels_line_takes_the_place_of_the_one_before_and_the_others_stay() {
-        let text = |lines: &str| format!("a\n{BEGIN}\n{lines}{END}\nb\n");
-        let head = "| kernel       | sched |\n| ------------ | ----- |\n";
-        let new = format!("{head}| 6.1.0-57-x86 | no    |\n| 6.1.0-57-arm | yes   |\n");
-        assert_eq!(replaced(&text(""), &new), Some(text(&new)));
-        let old = format!("{head}| 5.10.9-1-x86 | yes   |\n| 6.1.0-56-x86 | FAILED |\n");
-        let both =
-            format!("{head}| 5.10.9-1-x86 | yes   |\n| 6.1.0-57-x86 | no    |\n| 6.1.0-57-arm | yes   |\n");
-        assert_eq!(replaced(&text(&old), &new), Some(text(&both)));
-        assert_eq!(replaced("a", &new), None);
+        let text = readme(&ROWS);
+        let new = "| 7.3.13+deb14-cloud-amd64 | no       | -      | -      | yes (8) |\n";
+        let rows = parse(&readme(&[new])).expect("a table");
+        assert_eq!(
+            replaced(&text, &rows).expect("a table"),
+            readme(&[ROWS[0], new, ROWS[2]])
+        );
+        let all = parse(&text).expect("a table");
+        assert_eq!(
+            replaced(&format!("a\n{BEGIN}\n{END}\nb\n"), &all).expect("a table"),
+            text
+        );
     }
 }

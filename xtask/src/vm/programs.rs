@@ -1,7 +1,6 @@
 //! What runs in guests, built for their machine and without libraries of this one's.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +9,7 @@ use serde_json::Value;
 
 use super::archive::Archive;
 use super::machine::Machine;
+use super::sums;
 use crate::toolchain::{self, LINKED_TOOLCHAIN, on_path};
 use crate::{setup, shell};
 
@@ -81,7 +81,7 @@ impl Compiler {
             return Ok(Self { machine, toolchain });
         }
         ensure!(
-            machine == Machine::Arm,
+            machine.can_be_had(),
             "programs for {machine} are built on {machine} only"
         );
         if on_path(cross_linker()).is_none() {
@@ -204,11 +204,11 @@ fn install_library(machine: Machine) {
 pub(super) fn busybox(machine: Machine, cache: &Path) -> Result<PathBuf> {
     let home = machine.home(cache);
     let busybox = home.join("busybox");
-    if !busybox.is_file() {
+    if sums::check(&busybox).is_err() {
         let unpacked = tempfile::tempdir_in(&home)?;
         let archive = Archive::open(BUSYBOX_SUITE, machine.debian(), &home)?;
         archive.unpack(BUSYBOX, unpacked.path())?;
-        fs::rename(unpacked.path().join("bin/busybox"), &busybox)?;
+        sums::keep(&unpacked.path().join("bin/busybox"), &busybox)?;
     }
     Ok(busybox)
 }

@@ -1,6 +1,7 @@
 //! What guests are given to do: each test program with each tracer that it concerns. Knows them by name only.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
@@ -10,16 +11,24 @@ use super::Args;
 
 /// What measures.
 pub(super) const BENCH: &str = "bench";
+/// Where test programs are in a guest.
+pub(super) const TESTS: &str = "/tests/";
 /// Longest that one test program may take.
 const STEP: Duration = Duration::from_mins(6);
 /// The tests that tell what a tracer is worth; the others look at what is the same with each of them.
-const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
+pub(crate) const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
 
 /// The tests of what meets the kernel: the others would tell the same on each.
-const KERNEL_TESTS: [&str; 15] = [
+pub(super) const KERNEL_TESTS: [&str; 15] = [
     "ages", "agree", "causes", "crawl", "enforce", "find", "matchers", "mutation", "pace", "proofs",
     "readers", "record", "spared", "tracers", "watch",
 ];
+
+/// Those that hold one view of the same against another: a difference is one too many, and the next run, which draws
+/// anew, need not show it.
+const COMPARING: [&str; 2] = ["agree", "mutation"];
+/// What they draw from, for who wants to see it again.
+const SEED: &str = "PIPESTALL_SEED";
 
 /// How the program follows writers: its `--tracer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -53,11 +62,13 @@ impl Display for Tracer {
 /// One program that a guest runs, as `tests`' program `guest` reads it.
 #[derive(Serialize)]
 pub(super) struct Step {
-    name: String,
+    pub(super) name: String,
     pub(super) command: Vec<String>,
     env: BTreeMap<&'static str, String>,
     /// Seconds.
     timeout: u64,
+    /// Whether tests that fail are run once more by themselves.
+    again: bool,
 }
 
 impl Step {
@@ -67,7 +78,13 @@ impl Step {
             command,
             env: environment(tracer),
             timeout: limit.as_secs(),
+            again: true,
         }
+    }
+
+    /// Whether it is a test program.
+    pub(super) fn is_test(&self) -> bool {
+        self.command[0].starts_with(TESTS)
     }
 }
 
@@ -112,9 +129,16 @@ fn of_tracer(tracer: Tracer, args: &Args) -> Vec<Step> {
         } else {
             2
         };
-        let mut command = vec![format!("/tests/{test}"), format!("--test-threads={threads}")];
+        let mut command = vec![format!("{TESTS}{test}"), format!("--test-threads={threads}")];
+        if COMPARING.contains(&test) {
+            // What was drawn, and how much was compared.
+            command.push("--show-output".to_owned());
+        }
         command.extend(args.filters.iter().cloned());
-        Step::new(format!("{tracer} {test}"), command, tracer, STEP)
+        Step {
+            again: !COMPARING.contains(&test),
+            ..Step::new(format!("{tracer} {test}"), command, tracer, STEP)
+        }
     };
     tests(args).into_iter().filter(concerns).map(step).collect()
 }
@@ -130,8 +154,33 @@ fn environment(tracer: Tracer) -> BTreeMap<&'static str, String> {
         ("PIPESTALL_TEST_SLOWNESS", "6"),
         ("RUST_BACKTRACE", "0"),
     ];
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key, value.to_owned()))
-        .collect()
+    let seed = env::var(SEED).ok().map(|seed| (SEED, seed));
+    let pairs = pairs.into_iter().map(|(key, value)| (key, value.to_owned()));
+    pairs.chain(seed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_compares_is_not_run_again_and_shows_what_it_has_compared() {
+        for step in of_tracer(Tracer::Sched, &Args::default()) {
+            let compares = ["sched agree", "sched mutation"].contains(&&*step.name);
+            assert_eq!(step.again, !compares, "{}", step.name);
+            let shows = step.command.iter().any(|word| word == "--show-output");
+            assert_eq!(shows, compares, "{}", step.name);
+            assert!(step.is_test());
+        }
+    }
+
+    #[test]
+    fn a_tracer_other_than_the_first_is_given_the_tests_that_concern_it() {
+        let names = |tracer| {
+            let steps = of_tracer(tracer, &Args::default());
+            steps.into_iter().map(|step| step.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Tracer::Sched).len(), KERNEL_TESTS.len());
+        assert_eq!(names(Tracer::Scan), ["scan ages", "scan watch"]);
+    }
 }

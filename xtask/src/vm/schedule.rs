@@ -1,0 +1,48 @@
+//! How many guests run at once. Knows nothing of what they do.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// How many to run: each has two processors and half a GiB, and waits most of the time.
+pub(super) fn jobs(guests: usize) -> usize {
+    /// A guest keeps a third of a processor busy, emulated as it is.
+    const PER_PROCESSOR: usize = 2;
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let free = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    let fitting = free.map_or(1, |kib| kib >> 20);
+    guests.min(processors * PER_PROCESSOR).min(fitting).max(1)
+}
+
+/// Does `work` to each item, `jobs` of them at once, in their order.
+pub(super) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(i) else { return };
+                    let result = work(item);
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((i, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
