@@ -1,6 +1,7 @@
 //! What `cargo xtask setup` takes of several toolchains, and what it says where there is none: with a
 //! `rustup`, a `cargo` and a bpf-linker that are scripts.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,13 @@ impl Machine {
                 fs::create_dir_all(&core).expect("a folder");
                 fs::write(core.join("lib.rs"), "").expect("a file");
             }
-            answers += &format!(
-                "'run {name} rustc -vV') echo 'release: 1.97.0-nightly';;\n\
-                 'run {name} rustc --print sysroot') echo '{}';;\n",
-                sysroot.display()
-            );
+            let sysroot = sysroot.display();
+            for (arguments, answer) in [
+                ("-vV", "release: 1.97.0-nightly".to_owned()),
+                ("--print sysroot", sysroot.to_string()),
+            ] {
+                let _ = writeln!(answers, "'run {name} rustc {arguments}') echo '{answer}';;");
+            }
         }
         machine.program(
             "bin/rustup",
