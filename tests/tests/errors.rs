@@ -13,6 +13,7 @@ use tests::config::Config;
 use tests::crowd::{Crowd, Plan, WAYS_TO_WRITE};
 use tests::family::Family;
 use tests::message::Event;
+use tests::mutant::Btf;
 use tests::ps::ps_by;
 use tests::scratch::{Scratch, SmallDisk};
 use tests::strace::Attached;
@@ -152,6 +153,33 @@ fn a_kernel_without_btf_is_one_clear_error_and_nobody_is_touched() {
 
         done.expect_code(KERNEL_CANNOT)
             .expect_one_clear_line(&["BTF", missing]);
+    }
+    assert_stuck(&crowd);
+}
+
+#[test]
+fn a_kernel_that_lacks_a_field_is_one_clear_error_that_names_it() {
+    need!(need::bpf());
+    let btf = need!(Btf::of_this_kernel());
+    let scratch = Scratch::new();
+    let crowd = Plan::stuck(1).start();
+    let config = Config::of(&crowd, &scratch)
+        .enforcing()
+        .stalled_for("1s")
+        .file(&scratch);
+    let lacking = btf.without_member("task_struct", "start_boottime");
+    let lacking = lacking.file(&scratch, "lacking");
+
+    for command in [
+        &["run", "--config", config.to_str().expect("text")][..],
+        &["watch"],
+        &["ps"],
+    ] {
+        let btf = ["--btf", lacking.to_str().expect("text")];
+        let done = pipestall(&[command, &btf].concat());
+
+        done.expect_code(KERNEL_CANNOT)
+            .expect_one_clear_line(&["task_struct", "start_boottime"]);
     }
     assert_stuck(&crowd);
 }
