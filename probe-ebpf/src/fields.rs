@@ -80,9 +80,13 @@ macro_rules! with_fields {
             PIPE_RING_SIZE = "pipe_inode_info" ["ring_size"] required;
             PIPE_BUFS = "pipe_inode_info" ["bufs"] required;
             PIPE_WRITERS = "pipe_inode_info" ["writers"] required;
+            PIPE_WAITERS = "pipe_inode_info" ["wr_wait.head"] required;
             BUF_OFFSET = "pipe_buffer" ["offset"] required;
             BUF_LEN = "pipe_buffer" ["len"] required;
             BUF_SIZE = "pipe_buffer" [""] required;
+            // include/linux/wait.h
+            WAITER_TASK = "wait_queue_entry" ["private"] required;
+            WAITER_ENTRY = "wait_queue_entry" ["entry"] required;
             // include/linux/net.h, include/net/sock.h
             SOCKET_SK = "socket" ["sk"] required;
             SOCKET_FILE = "socket" ["file"] required;
@@ -90,6 +94,8 @@ macro_rules! with_fields {
             SK_FAMILY = "sock" ["__sk_common.skc_family"] required;
             SK_RECEIVE_QUEUE = "sock" ["sk_receive_queue.next"] required;
             SK_RECEIVE_QUEUE_LAST = "sock" ["sk_receive_queue.prev"] required;
+            SK_WQ = "sock" ["sk_wq"] required;
+            WQ_WAITERS = "socket_wq" ["wait.head"] required;
             SK_WMEM = "sock" ["sk_wmem_alloc"] required;
             SK_SNDBUF = "sock" ["sk_sndbuf"] required;
             SK_PROTOCOL = "sock" ["sk_protocol"] required;

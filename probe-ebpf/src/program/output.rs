@@ -13,6 +13,7 @@ use self::{ring::Ring, socket::Socket};
 use crate::{
     layout::{self, peek, peek_at, peek_fields},
     task::{Call, Task},
+    tracer,
 };
 
 /// `FMODE_WRITE` (include/linux/fs.h)
@@ -21,6 +22,9 @@ const FMODE_WRITE: u32 = 2;
 pub(crate) const S_IFMT: u16 = 0o170_000;
 pub(crate) const S_IFIFO: u16 = 0o010_000;
 pub(crate) const S_IFSOCK: u16 = 0o140_000;
+
+/// Most of those who wait for one channel's room that are looked at.
+const MAX_WAITERS: u32 = 8;
 
 /// Why a sleeping task is not a blocked writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub(crate) enum Skip {
     NoFile,
     /// It writes to something else.
     NotAChannel,
-    /// There is room, so it waits for something else or is about to go on.
+    /// There is room, or it waits for something else, or is about to go on.
     NotFull,
     /// The socket has no peer that could read, or the message goes elsewhere.
     NoPeer,
@@ -63,7 +67,7 @@ pub(crate) struct Output {
     pub(crate) number: u64,
     /// The device of its file system.
     pub(crate) dev: u32,
-    file: u64,
+    pub(crate) file: u64,
     end: End,
 }
 
@@ -75,6 +79,26 @@ enum End {
 }
 
 impl Output {
+    /// The channel that a task, which sleeps, waits to write to.
+    ///
+    /// A call goes on with the file that it began with, whatever another thread makes of the descriptor
+    /// meanwhile. So what the tracer saw the task block on is asked before the descriptor's number.
+    #[inline(always)]
+    pub(crate) fn awaited_by(task: Task) -> Result<Self, Skip> {
+        let call = task.write_call().ok_or(Skip::NotWriting)?;
+        let is_pinned = task.pins_its_file();
+        let file = match tracer::file_of(task) {
+            Some(file) if is_pinned => file,
+            _ => file_at(task, call.fd)?,
+        };
+        let output = Self::in_call(file, call)?;
+        let is_doubtful = is_pinned || call.syscall.may_wait_for_input();
+        if is_doubtful && !output.is_awaited_by(task)? {
+            return Err(Skip::NotFull);
+        }
+        Ok(output)
+    }
+
     /// The channel that a task's call writes to, if a sleep in the call can be for want of room.
     #[inline(always)]
     pub(crate) fn of(task: Task) -> Result<Self, Skip> {
@@ -148,6 +172,43 @@ impl Output {
                 Ok(DrainToken([first, u64::from(consumed)]))
             }
         }
+    }
+
+    /// Whether a task that sleeps in the call waits for this channel's room: it is in the queue of
+    /// those who are woken when there is some (`wr_wait` of the pipe, `pipe_write` in fs/pipe.c and
+    /// `wait_for_space` in fs/splice.c; the socket's own, `sock_wait_for_wmem` in net/core/sock.c).
+    ///
+    /// A call that moves bytes may wait for its input instead, and who waits for that has nothing to
+    /// write. And where another thread may have closed the descriptor since, its number may stand for
+    /// another channel.
+    #[inline(always)]
+    fn is_awaited_by(&self, task: Task) -> Result<bool, Skip> {
+        let (head, first) = match &self.end {
+            End::Pipe(ring) => (ring.waiters, ring.first_waiter),
+            End::Unix(socket) if socket.is_stream => {
+                let head = peek::<u64>(socket.sk, &layout::SK_WQ)? + layout::WQ_WAITERS.load();
+                (head, peek_at(head)?)
+            }
+            End::Unix(_) => return Ok(true),
+        };
+        let mut entry = first;
+        let mut i = 0;
+        while i < MAX_WAITERS {
+            if entry == head {
+                return Ok(false);
+            }
+            let [waiter, next] = peek_fields::<4, 2>(
+                entry.wrapping_sub(layout::WAITER_ENTRY.load()),
+                [&layout::WAITER_TASK, &layout::WAITER_ENTRY],
+            )?;
+            if waiter == task.address() {
+                return Ok(true);
+            }
+            entry = next;
+            i += 1;
+        }
+        // Behind so many that it cannot be told.
+        Ok(!self.call.syscall.may_wait_for_input())
     }
 
     /// Whether the channel shows by itself that nothing was taken since a writer that has not

@@ -72,7 +72,7 @@ pub(crate) fn header() -> ScanHeader {
 
 #[inline(always)]
 fn describe(task: Task) -> Result<Writer, Skip> {
-    let output = Output::of(task)?;
+    let output = Output::awaited_by(task)?;
     let token = output.token()?;
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };

@@ -123,6 +123,12 @@ impl Task {
         })
     }
 
+    /// The address of its `struct task_struct`, which does not leave the kernel side.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0.at as u64
+    }
+
     #[inline(always)]
     pub(crate) fn state(self) -> TaskState {
         TaskState(self.0.read(&layout::TASK_STATE))

@@ -47,8 +47,11 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
     if !task.is_eligible(layout::SELF_TGID.load()) {
         return;
     }
-    match sample(task) {
-        Ok(sample) => blocked(ctx, task, sample.output.inode, sample.token, sample.weight),
+    match sample(Output::awaited_by(task)) {
+        Ok(sample) => {
+            let Output { inode, file, .. } = sample.output;
+            blocked(ctx, task, inode, file, sample.token, sample.weight);
+        }
         // The reader has just made room.
         Err(Skip::NotFull) => progressed(task.pid()),
         Err(Skip::Fault) => {}
@@ -68,8 +71,8 @@ struct Sample {
 }
 
 #[inline(always)]
-fn sample(task: Task) -> Result<Sample, Skip> {
-    let output = Output::of(task)?;
+fn sample(output: Result<Output, Skip>) -> Result<Sample, Skip> {
+    let output = output?;
     Ok(Sample {
         output,
         token: output.token()?,
@@ -106,7 +109,7 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
     }
     // Before the writer can queue more: a socket's token holds an address, and a freed buffer's
     // address is the first to be handed out again.
-    match sample(task) {
+    match sample(Output::of(task)) {
         Ok(sample) if sample.output.inode == entry.inode => entry.look(sample.token, sample.weight, now),
         Ok(_) | Err(Skip::NotFull) => entry.look(EMPTY, 0, now),
         Err(_) => {}
@@ -159,6 +162,26 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     })
 }
 
+/// The open file of the call in which a thread is blocked, if that was seen.
+#[inline(always)]
+pub(crate) fn file_of(task: Task) -> Option<u64> {
+    if layout::ADOPT.load() == 0 {
+        return None;
+    }
+    let entry = TRACKED.get_ptr(task.pid())?;
+    // SAFETY: a non-null map value, of which its thread's CPU may change fields meanwhile; each
+    // is an aligned word, and the phase is compared as a number.
+    let (phase, file) = unsafe {
+        (
+            (&raw const (*entry).phase).cast::<u64>().read_volatile(),
+            (&raw const (*entry).file).read_volatile(),
+        )
+    };
+    // SAFETY: as above.
+    let is_it = phase == Phase::Blocked as u64 && unsafe { (*entry).is_by(task) };
+    is_it.then_some(file)
+}
+
 /// A thread sleeps in something else than its write.
 #[inline(always)]
 fn leave(pid: u32) -> bool {
@@ -176,15 +199,15 @@ fn leave(pid: u32) -> bool {
 pub(crate) fn adopt(task: Task, output: &Output, token: DrainToken, now: u64) {
     insert(
         task.pid(),
-        &Entry::new(task, output.inode, token, output.weight(), 0, now),
+        &Entry::new(task, output.inode, output.file, token, output.weight(), 0, now),
     );
 }
 
 #[inline(always)]
-fn blocked<C: EbpfContext>(ctx: &C, task: Task, inode: u64, token: DrainToken, weight: u64) {
+fn blocked<C: EbpfContext>(ctx: &C, task: Task, inode: u64, file: u64, token: DrainToken, weight: u64) {
     let (now, pid) = (now(), task.pid());
     let Some(entry) = TRACKED.get_ptr_mut(pid) else {
-        let new = Entry::new(task, inode, token, weight, now, now);
+        let new = Entry::new(task, inode, file, token, weight, now, now);
         let count = recall(task, inode, now);
         insert(pid, &Entry { count, ..new });
         debug!(ctx, "{} blocked", pid);
@@ -196,13 +219,14 @@ fn blocked<C: EbpfContext>(ctx: &C, task: Task, inode: u64, token: DrainToken, w
     let away = entry.phase == Phase::Awake && now.saturating_sub(entry.since) > RESUME_WINDOW_NS;
     let is_same = entry.is_of(task, inode);
     if away || !is_same {
-        let new = Entry::new(task, inode, token, weight, now, now);
+        let new = Entry::new(task, inode, file, token, weight, now, now);
         let count = if is_same { entry.count } else { new.count };
         *entry = Entry { count, ..new };
         debug!(ctx, "{} blocked anew", pid);
         return;
     }
     entry.look(token, weight, now);
+    entry.file = file;
     entry.since = now;
     entry.set_phase(Phase::Blocked);
 }

@@ -17,15 +17,19 @@ pub(super) struct Ring {
     bufs: u64,
     /// How often it is open for writing.
     pub(super) writers: u32,
+    /// Who waits for room: the address of the list's head, and of its first entry.
+    pub(super) waiters: u64,
+    pub(super) first_waiter: u64,
 }
 
 impl Ring {
     /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
     #[inline(always)]
     pub(super) fn full(pipe: u64) -> Result<Self, Skip> {
-        let [head, tail, max_usage, size, bufs, writers] = peek_fields::<12, 6>(
+        let [first_waiter, head, tail, max_usage, size, bufs, writers] = peek_fields::<14, 7>(
             pipe,
             [
+                &layout::PIPE_WAITERS,
                 &layout::PIPE_HEAD,
                 &layout::PIPE_TAIL,
                 &layout::PIPE_MAX_USAGE,
@@ -44,6 +48,8 @@ impl Ring {
             size,
             bufs,
             writers: writers as u32,
+            waiters: pipe + layout::PIPE_WAITERS.load(),
+            first_waiter,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Most of a socket's queued buffers whose sizes are compared.
-const MAX_SIZES: u32 = 8;
+const MAX_SIZES: u32 = 6;
 
 /// The writer's end of a pair of unix sockets.
 #[derive(Clone, Copy)]

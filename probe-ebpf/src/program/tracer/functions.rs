@@ -38,7 +38,7 @@ pub(crate) fn enters<C: EbpfContext>(ctx: &C, file: u64) {
         Err(Skip::NotFull) => (EMPTY, 0),
         Err(_) => return,
     };
-    blocked(ctx, task, inode, token, weight);
+    blocked(ctx, task, inode, file, token, weight);
     if let Some(entry) = TRACKED.get_ptr_mut(task.pid()) {
         // SAFETY: as in `blocked`.
         unsafe { (*entry).sleeps = task.sleeps() };

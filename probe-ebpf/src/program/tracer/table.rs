@@ -27,6 +27,8 @@ pub(super) enum Phase {
 pub(super) struct Entry {
     /// Address of the channel's inode.
     pub(super) inode: u64,
+    /// Address of the open file.
+    pub(super) file: u64,
     /// When the process started, and how often it has called `exec` since: a thread's number
     /// may come to mean another's, and a process another program.
     pub(super) start: u64,
@@ -69,6 +71,7 @@ impl Entry {
     pub(super) fn new(
         task: Task,
         inode: u64,
+        file: u64,
         token: DrainToken,
         weight: u64,
         entered: u64,
@@ -77,6 +80,7 @@ impl Entry {
         let leader = task.leader();
         Self {
             inode,
+            file,
             start: leader.start(),
             exec: u64::from(leader.exec_id()),
             entered,
@@ -107,8 +111,14 @@ impl Entry {
     /// Whether the entry is about this thread of this program on this channel.
     #[inline(always)]
     pub(super) fn is_of(&self, task: Task, inode: u64) -> bool {
+        self.inode == inode && self.is_by(task)
+    }
+
+    /// Whether it is about this thread of this program.
+    #[inline(always)]
+    pub(super) fn is_by(&self, task: Task) -> bool {
         let leader = task.leader();
-        self.inode == inode && self.start == leader.start() && self.exec == u64::from(leader.exec_id())
+        self.start == leader.start() && self.exec == u64::from(leader.exec_id())
     }
 
     /// Takes in where the reader stands now.

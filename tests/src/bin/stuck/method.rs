@@ -42,8 +42,8 @@ pub(crate) struct Source {
     bytes: Vec<u8>,
     /// A file with the bytes, for sendfile.
     file: Option<File>,
-    /// A pipe, empty for splice, full for tee.
-    pipe: Option<(OwnedFd, OwnedFd)>,
+    /// A pipe, empty for splice, full for tee; filled by others where its writing end is not here.
+    pipe: Option<(OwnedFd, Option<OwnedFd>)>,
 }
 
 impl Source {
@@ -68,7 +68,7 @@ impl Source {
                 if method == Method::Tee {
                     fill(&write, &source.bytes)?;
                 }
-                source.pipe = Some((read, write));
+                source.pipe = Some((read, Some(write)));
             }
             Method::Write
             | Method::Writev
@@ -87,6 +87,14 @@ impl Source {
             receiver: Some(SocketAddrUnix::new(receiver)?),
             ..self
         })
+    }
+
+    /// Has splice and tee take from this pipe.
+    pub(crate) fn from(self, pipe: OwnedFd) -> Self {
+        Self {
+            pipe: Some((pipe, None)),
+            ..self
+        }
     }
 
     /// Writes up to `len` bytes with one call of the method.
@@ -111,8 +119,9 @@ impl Source {
             }
             Method::Splice => {
                 let (read, write) = self.pipe()?;
-                let available = usize::try_from(rustix::io::ioctl_fionread(read)?).unwrap_or(0);
-                if available == 0 {
+                if let Some(write) = write
+                    && rustix::io::ioctl_fionread(read)? == 0
+                {
                     fill(write, bytes)?;
                 }
                 splice(read, None, out, None, bytes.len(), SpliceFlags::empty())?
@@ -131,7 +140,7 @@ impl Source {
         Ok(written)
     }
 
-    fn pipe(&self) -> io::Result<&(OwnedFd, OwnedFd)> {
+    fn pipe(&self) -> io::Result<&(OwnedFd, Option<OwnedFd>)> {
         self.pipe.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }

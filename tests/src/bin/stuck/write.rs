@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Send to the socket bound to this path, whomever stdout is connected to.
     #[arg(long, value_name = "PATH", requires = "how")]
     to: Option<PathBuf>,
+    /// Have splice and tee take from stdin, a pipe, whatever there is in it.
+    #[arg(long, requires = "how")]
+    from_stdin: bool,
     /// Set `O_NONBLOCK`, and poll(2) for room.
     #[arg(long)]
     nonblock: bool,
@@ -116,6 +119,9 @@ fn write(options: &Options) -> Result<()> {
     let mut source = Source::new(options.how, options.chunk).context("the source of what is written")?;
     if let Some(path) = &options.to {
         source = source.to(path).with_context(|| format!("{}", path.display()))?;
+    }
+    if options.from_stdin {
+        source = source.from(std::io::stdin().as_fd().try_clone_to_owned()?);
     }
     let mut left = options.bytes.unwrap_or(usize::MAX);
     while left > 0 {
