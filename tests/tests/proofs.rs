@@ -210,8 +210,8 @@ impl Blocked {
         };
         let thread = thread::Builder::new().name(name.clone()).spawn(write);
         let write = wait::until("the thread is blocked", wait::PATIENCE, || {
-            let writes = proc::blocked_writes(process::id());
-            writes.into_iter().find(|write| write.thread == name)
+            let blocked = proc::blocked_writes(process::id());
+            blocked.into_iter().find(|write| write.thread == name)
         });
         Self {
             inode: rustix::fs::fstat(&writer).expect("a pipe").st_ino,
@@ -259,7 +259,7 @@ fn put(socket: &OwnedFd, size: usize) -> bool {
 /// A socket that is full of records of this size, and how many these are.
 fn full_of(size: usize) -> ((OwnedFd, OwnedFd), usize) {
     let (reader, writer) = socket_pair();
-    let count = (0..).take_while(|_| put(&writer, size)).count();
+    let count = (0..1 << 20).take_while(|_| put(&writer, size)).count();
     ((reader, writer), count)
 }
 
