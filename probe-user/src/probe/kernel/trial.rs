@@ -7,6 +7,7 @@ use super::{
     load::{Prepared, create, load_iter, prepare, refused},
     tracer::Tracer,
 };
+
 /// What programs are loaded with.
 pub struct Trial {
     options: Options,
