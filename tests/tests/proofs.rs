@@ -106,13 +106,21 @@ fn an_untouched_socket_proves_the_age_of_an_ffmpeg() {
 /// A relay waits for its input first, and then for room.
 #[test]
 fn a_relay_that_waits_for_its_input_is_not_reported_whatever_its_output_holds() {
+    const ENDLESS: &str = "endless";
     need!(need::bpf());
     let comm = names::unique("rel");
     let relay = |how: &str, input: &str, output: &dyn Fn() -> (OwnedFd, OwnedFd)| {
         let (stdin, feed) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
         rustix::io::write(&feed, input.as_bytes()).expect("room in it");
         let (reader, stdout) = output();
-        let family = writing(&comm, &["--from-stdin", "--how", how], stdin, stdout);
+        // Where its input never ends it is a pipe of its own: before 6.5 a socket takes a little more by splice
+        // when it is full (`unix_stream_sendpage`, net/unix/af_unix.c).
+        let from = if input == ENDLESS {
+            &[][..]
+        } else {
+            &["--from-stdin"]
+        };
+        let family = writing(&comm, &[&["--how", how], from].concat(), stdin, stdout);
         let (write, _) = proc::await_blocked_write(family.pid());
         assert_eq!(write.syscall, how);
         (family, feed, reader)
@@ -127,7 +135,7 @@ fn a_relay_that_waits_for_its_input_is_not_reported_whatever_its_output_holds() 
         ("tee, a full pipe", relay("tee", "", &full_pipe)),
     ];
     let stuck = [
-        ("splice, a full socket", relay("splice", "input", &full_socket)),
+        ("splice, a full socket", relay("splice", ENDLESS, &full_socket)),
         ("splice, a full pipe", relay("splice", "input", &full_pipe)),
         ("tee, a full pipe", relay("tee", "input", &full_pipe)),
     ];
