@@ -39,11 +39,13 @@ pub struct Stall {
     pub since: Mono,
     /// When it was first seen.
     pub first: Mono,
-    /// When the tracer noted the exit of a writer that was still in its write, else when it was last seen.
+    /// When the tracer had noted the writer's exit, or a look before that did not show it; else when it was
+    /// last seen.
     pub until: Mono,
     /// What ended it.
     pub ended: Option<Ended>,
-    /// Whether `since` is the tracer's own word, not a look's.
+    /// Whether the tracer had told since when by the first look: of what it has not seen it tells then
+    /// at the second one only.
     pub traced: bool,
 }
 
@@ -192,7 +194,7 @@ impl Eye {
                 first: at,
                 until: at,
                 ended: None,
-                traced: stall.last.entered.is_some() && stall.last.token_since.is_some(),
+                traced: stall.last.token_since.is_some(),
             };
             self.open
                 .entry(stall.id)
@@ -249,7 +251,7 @@ impl Eye {
                 let seen = self.open.remove(&stall.id);
                 self.closed.extend(seen.map(|seen| Stall {
                     // One that was missing already had left its write before it exited.
-                    until: if stall.missing.is_some() { seen.until } else { at },
+                    until: stall.missing.unwrap_or(at),
                     ended: Some(Ended::Exited),
                     ..seen
                 }));

@@ -11,7 +11,7 @@ use probe_user::core::model::Mono;
 use probe_user::probe::kernel::tracer::Tracer;
 use probe_user::probe::kernel::{KERNEL_BTF, ProbeError};
 
-use tests::eye::{self, Eye, Stall};
+use tests::eye::{self, Eye};
 use tests::mutant::Btf;
 use tests::scratch::Scratch;
 use tests::{clock, names, need, wait};
@@ -39,7 +39,7 @@ fn the_tracers_and_looks_alone_agree_on_every_stall_of_a_random_workload() {
                 Err(error) => panic!("{tracer}: {error}"),
             }
         }
-        let mut workload = Workload::start(&comm, seed, eyes.len() > 2);
+        let mut workload = Workload::start(&comm, seed);
         let rounds = watch(&mut eyes, &mut workload);
         let outcome = Outcome::of(&eyes.iter().collect::<Vec<_>>(), &rounds, &workload);
         println!("seed {seed}: {}", outcome.summary());
@@ -87,7 +87,7 @@ fn an_observer_with_a_wrong_offset_or_a_tracer_that_sees_nothing_does_not_agree(
         let deaf = btf.without_functions(&["unix_stream_sendmsg"]);
         eyes.extend(wrong("without a symbol", Tracer::Fentry, &deaf));
     }
-    let mut workload = Workload::start(&comm, fastrand::u64(..), false);
+    let mut workload = Workload::start(&comm, fastrand::u64(..));
     let rounds = watch(&mut eyes, &mut workload);
     let (truth, others) = eyes.split_first().expect("several");
     for eye in others {
@@ -130,16 +130,18 @@ impl Rounds {
         self.0[0].1
     }
 
-    /// How far apart two observers may tell of what happened at that moment: one by the look before, the
-    /// other by the look after.
-    fn tolerance(&self, moment: Mono) -> Duration {
-        let next = self.0.partition_point(|(begun, _)| *begun <= moment);
-        let (first, last) = (next.saturating_sub(2), next.min(self.0.len() - 1));
-        self.0[last].1.since(self.0[first].0) + CLOCKS
+    /// How many began within a time.
+    fn within(&self, from: Mono, to: Mono) -> usize {
+        let begun = self.0.iter().map(|(begun, _)| *begun);
+        begun.filter(|begun| from < *begun && *begun < to).count()
     }
 
-    fn tolerances(&self, stall: &Stall) -> (Duration, Duration) {
-        (self.tolerance(stall.since), self.tolerance(stall.until))
+    /// How far apart two observers may tell of what happened between two looks of one of them: the other may have
+    /// found the writer awake at one of its own.
+    fn tolerance(&self, from: Mono, to: Mono) -> Duration {
+        let after = |moment: Mono| self.0.partition_point(|(begun, _)| *begun <= moment);
+        let (first, last) = (after(from).saturating_sub(2), after(to).min(self.0.len() - 1));
+        self.0[last].1.since(self.0[first].0) + CLOCKS
     }
 }
 

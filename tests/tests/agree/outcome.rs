@@ -18,6 +18,8 @@ use crate::workload::Workload;
 
 /// What lasts for less may fall between two looks.
 const COUNTS: Duration = Duration::from_millis(50);
+/// How long what is to be taken takes.
+const TAKING: Duration = Duration::from_millis(100);
 /// What half of all stalls may be told apart by at most.
 const USUAL_TOLERANCE: Duration = Duration::from_millis(100);
 /// Of so many stalls on each kind of channel a tracer itself has to know since when.
@@ -33,7 +35,7 @@ const KINDS: [ChannelKind; 3] = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKi
 pub(crate) struct Outcome {
     differences: Vec<String>,
     compared: usize,
-    /// Left out, because a stop lasted for so long that somebody took the writer for gone.
+    /// Left out: what a signal did is not for everyone to know.
     cut: usize,
     /// Of how many stalls each tracer knew by itself when they began, by kind of channel.
     traced: BTreeMap<(String, &'static str), usize>,
@@ -76,9 +78,12 @@ impl Outcome {
             }
             let others: Vec<_> = (0..views.len()).filter(|j| *j != i).map(|j| &views[j]).collect();
             // What began before all had looked once, looks alone know less of.
-            let all = view.stalls.iter().filter(|stall| stall.since >= rounds.begin());
-            for stall in all {
-                outcome.compare(view, stall, &others, rounds, workload);
+            for (number, stall) in view.stalls.iter().enumerate() {
+                if stall.since >= rounds.begin() {
+                    let tolerances = view.tolerances(number, rounds);
+                    outcome.compare(view, stall, tolerances, &others, (rounds, workload));
+                    outcome.compare_end(view, stall, tolerances, workload);
+                }
             }
         }
         outcome
@@ -88,22 +93,27 @@ impl Outcome {
         &mut self,
         view: &View<'_>,
         stall: &Stall,
+        tolerances: (Duration, Duration),
         others: &[&View<'_>],
-        rounds: &Rounds,
-        workload: &Workload,
+        (rounds, workload): (&Rounds, &Workload),
     ) {
-        let tolerances = rounds.tolerances(stall);
         let tolerance = tolerances.0.max(tolerances.1);
         if stall.lasted() <= COUNTS + tolerance {
             return;
         }
         let is_for_tracers = workload.is_for_tracers(stall.writer);
+        let (from, to) = (stall.since.before(tolerance), stall.until.after(tolerance));
+        // A signal makes a socket's writer use room that was made long before, in the middle of its call, and
+        // return from it: tracers of functions take that for a drained byte.
+        let is_signalled = is_for_tracers && workload.was_signalled(stall.writer, from, to);
+        let is_by_function = |view: &View<'_>| view.eye.tracer().is_by_function();
         let follows = |view: &View<'_>| !is_for_tracers || view.eye.tracer() != Tracer::Scan;
         let mut agreed = 0;
         for other in others.iter().filter(|other| follows(view) && follows(other)) {
             if [view, other]
                 .into_iter()
-                .any(|view| view.is_cut(stall, tolerance, workload))
+                .any(|view| view.is_cut(stall, tolerance, rounds, workload))
+                || is_signalled && is_by_function(view) != is_by_function(other)
             {
                 self.cut += 1;
                 continue;
@@ -123,6 +133,30 @@ impl Outcome {
             if let Some(traced) = self.traced.get_mut(&key).filter(|_| stall.traced) {
                 *traced += 1;
             }
+        }
+    }
+
+    /// Holds the end of a stall against what was done: only a reader ends it, whatever signals come, on all
+    /// channels for who sees each sleep, else on those whose tokens do not come back.
+    fn compare_end(
+        &mut self,
+        view: &View<'_>,
+        stall: &Stall,
+        (_, tolerance): (Duration, Duration),
+        workload: &Workload,
+    ) {
+        let knows = view.eye.tracer() == Tracer::Sched || stall.channel.kind != ChannelKind::Unix;
+        if !knows || stall.ended != Some(Ended::Drained) {
+            return;
+        }
+        let from = stall.until.before(tolerance + TAKING * wait::slowness());
+        if !workload.was_drained(stall.writer, from, stall.until.after(tolerance)) {
+            let told = workload.told_of(|pid| pid == stall.writer.process.tgid);
+            let name = view.eye.name();
+            let trace = view.eye.trace(stall.writer, from, stall.until.after(tolerance));
+            self.differences.push(format!(
+                "nobody drained what {name} says was: {stall}\n{told}{trace}"
+            ));
         }
     }
 
@@ -209,9 +243,26 @@ impl Outcome {
 }
 
 impl View<'_> {
-    /// Whether the observer took the writer for gone when it was only stopped, in the time of a stall: what
-    /// is known of it after that is another for each way to follow writers.
-    fn is_cut(&self, stall: &Stall, tolerance: Duration, workload: &Workload) -> bool {
+    /// How exactly it is known when a stall began, and when it ended: between the looks that showed it and those
+    /// that showed the one before and the one after.
+    fn tolerances(&self, number: usize, rounds: &Rounds) -> (Duration, Duration) {
+        let Stall {
+            writer, first, until, ..
+        } = self.stalls[number];
+        let its = |number: usize| self.stalls.get(number).filter(|stall| stall.writer == writer);
+        let before = number
+            .checked_sub(1)
+            .and_then(its)
+            .map_or(first, |stall| stall.until);
+        let after = its(number + 1).map_or(until, |stall| stall.first);
+        (rounds.tolerance(before, first), rounds.tolerance(until, after))
+    }
+
+    /// Whether the observer took the writer for gone in the time of a stall when it was only stopped, or was
+    /// awake at each of the few looks that a busy machine had time for: what is known of it after that is
+    /// another for each way to follow writers.
+    fn is_cut(&self, stall: &Stall, tolerance: Duration, rounds: &Rounds, workload: &Workload) -> bool {
+        const FEW: usize = 3;
         let its: Vec<_> = self
             .stalls
             .iter()
@@ -226,7 +277,8 @@ impl View<'_> {
                 |begin: Mono, end: Mono| begin <= to.after(tolerance) && from <= end.after(tolerance);
             let pid = stall.writer.process.tgid;
             let mut stops = workload.stops.iter().filter(|stop| stop.pid == pid);
-            overlaps(stall.since, stall.until) && stops.any(|stop| overlaps(stop.from, stop.to))
+            let is_short = rounds.within(from, to) <= FEW;
+            overlaps(stall.since, stall.until) && (is_short || stops.any(|stop| overlaps(stop.from, stop.to)))
         })
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Stop {
 }
 
 impl Workload {
-    pub(crate) fn start(comm: &str, seed: u64, has_tracers: bool) -> Self {
+    pub(crate) fn start(comm: &str, seed: u64) -> Self {
         const PIPE: [&str; 3] = ["write", "writev", "pwritev2"];
         const ANY_ON_PIPE: [&str; 7] = [
             "write", "writev", "pwritev2", "splice", "tee", "vmsplice", "sendfile",
@@ -60,19 +60,17 @@ impl Workload {
         };
         // Seldom enough that two looks in a row do not both find them awake.
         let alarmed = writing(Channel::Pipe, 2, &ANY_ON_PIPE, &ANY).writing(&["--alarm", "3"]);
-        let mut plans = vec![
+        let plans = [
             (writing(Channel::Pipe, 3, &PIPE, &SLOT), true, false),
             (alarmed, true, false),
             (writing(Channel::Fifo, 3, &PIPE, &SLOT), true, false),
             (writing(Channel::Fifo, 1, &ANY_ON_PIPE, &ANY), true, false),
             (writing(Channel::Unix, 3, &SOCKET, &ANY), false, false),
             (writing(Channel::Unix, 2, &SOCKET, &SMALL), false, false),
-        ];
-        if has_tracers {
             // A socket's token can come back by chance: looks alone take a writer that ran for one
             // that got on.
-            plans.push((writing(Channel::Unix, 3, &SOCKET, &SMALL), true, true));
-        }
+            (writing(Channel::Unix, 3, &SOCKET, &SMALL), true, true),
+        ];
         let parts = plans.into_iter().map(|(plan, has_signals, is_for_tracers)| Part {
             crowd: plan.start(),
             has_signals,
@@ -176,6 +174,25 @@ impl Workload {
     pub(crate) fn is_for_tracers(&self, writer: WriterId) -> bool {
         let mut parts = self.parts.iter().filter(|part| part.is_for_tracers);
         parts.any(|part| part.crowd.stuck().contains(&writer.process.tgid))
+    }
+
+    /// Whether a writer was sent a signal within a time.
+    pub(crate) fn was_signalled(&self, writer: WriterId, from: Mono, to: Mono) -> bool {
+        let pid = writer.process.tgid;
+        let is_signal = |order: &Order| matches!(order, Order::Signal { pid: its, .. } if *its == pid);
+        self.within(from, to).any(is_signal)
+    }
+
+    /// Whether anything was to be taken of what a writer had written, within a time.
+    pub(crate) fn was_drained(&self, writer: WriterId, from: Mono, to: Mono) -> bool {
+        let pid = writer.process.tgid;
+        let is_take = |order: &Order| matches!(order, Order::Take { pid: its, .. } if *its == pid);
+        self.within(from, to).any(is_take)
+    }
+
+    fn within(&self, from: Mono, to: Mono) -> impl Iterator<Item = &Order> {
+        let log = self.log.iter().filter(move |(at, _)| from <= *at && *at <= to);
+        log.map(|(_, order)| order)
     }
 
     /// Writes out the orders about some writers.
