@@ -144,18 +144,20 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     if !entry.is_of(task, output.inode) {
         return None;
     }
-    let is_same = entry.token == token;
-    if layout::BY_FUNCTION.load() == 0 {
-        return Some((entry.entered, if is_same { entry.token_since } else { 0 }));
-    }
-    if !is_same {
-        // It has filled the channel, or gone on, since its call began; what the token is from
-        // now on this look has seen.
-        entry.entered = 0;
+    if entry.token != token {
+        // The reader has taken something, and nobody was woken; or, where only functions are seen, the
+        // writer has filled the channel, or gone on, since its call began. What the token is from now on
+        // this look has seen.
+        if layout::BY_FUNCTION.load() != 0 {
+            entry.entered = 0;
+        }
         entry.token = token;
         entry.token_since = now;
         entry.weight = output.weight();
-        return Some((0, 0));
+        return Some((entry.entered, 0));
+    }
+    if layout::BY_FUNCTION.load() == 0 {
+        return Some((entry.entered, entry.token_since));
     }
     // A second sleep in the same call: what came between them nobody saw.
     let slept = task.sleeps().wrapping_sub(entry.sleeps);

@@ -104,7 +104,7 @@ impl Outcome {
         let is_for_tracers = workload.is_for_tracers(stall.writer);
         let (from, to) = (stall.since.before(tolerance), stall.until.after(tolerance));
         // A signal makes a socket's writer use room that was made long before, in the middle of its call, and
-        // return from it: tracers of functions take that for a drained byte.
+        // return from it. A tracer of functions takes that for a drained byte, if it sees the return.
         let is_signalled = is_for_tracers && workload.was_signalled(stall.writer, from, to);
         let is_by_function = |view: &View<'_>| view.eye.tracer().is_by_function();
         let follows = |view: &View<'_>| !is_for_tracers || view.eye.tracer() != Tracer::Scan;
@@ -113,7 +113,7 @@ impl Outcome {
             if [view, other]
                 .into_iter()
                 .any(|view| view.is_cut(stall, tolerance, rounds, workload))
-                || is_signalled && is_by_function(view) != is_by_function(other)
+                || is_signalled && (is_by_function(view) || is_by_function(other))
             {
                 self.cut += 1;
                 continue;
