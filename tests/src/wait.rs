@@ -57,7 +57,7 @@ pub fn until_or_none<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -
         if last {
             return None;
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(LOOK_EVERY * slowness());
     }
 }
 

@@ -18,8 +18,8 @@ const END: &str = "<!-- kernels: end -->";
 /// What a kernel does with a tracer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cell {
-    /// So many of its tests passed.
-    Works(i32),
+    /// Its tests passed.
+    Works,
     /// Every test was skipped: it cannot be used.
     Refused,
     Failed,
@@ -32,7 +32,7 @@ impl Cell {
         if !totals.is_well() {
             Self::Failed
         } else if totals.passed() > 0 {
-            Self::Works(totals.passed())
+            Self::Works
         } else {
             Self::Refused
         }
@@ -43,10 +43,8 @@ impl Cell {
             "no" => Some(Self::Refused),
             "FAILED" => Some(Self::Failed),
             "-" => Some(Self::Unknown),
-            _ => {
-                let passed = text.strip_prefix("yes (")?.strip_suffix(')')?;
-                passed.parse().ok().map(Self::Works)
-            }
+            "yes" => Some(Self::Works),
+            _ => None,
         }
     }
 }
@@ -54,7 +52,7 @@ impl Cell {
 impl Display for Cell {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Works(passed) => write!(f, "yes ({passed})"),
+            Self::Works => f.write_str("yes"),
             Self::Refused => f.write_str("no"),
             Self::Failed => f.write_str("FAILED"),
             Self::Unknown => f.write_str("-"),
@@ -214,9 +212,9 @@ mod tests {
         | kernel                   | sched    | fentry | kprobe | scan    |\n\
         | ------------------------ | -------- | ------ | ------ | ------- |\n";
     const ROWS: [&str; 3] = [
-        "| 6.1.0-56-cloud-amd64     | yes (66) | no     | FAILED | -       |\n",
-        "| 7.2.13+deb14-cloud-amd64 | -        | -      | -      | yes (7) |\n",
-        "| 6.1.0-56-cloud-arm64     | yes (3)  | no     | no     | yes (7) |\n",
+        "| 6.1.0-56-cloud-amd64     | yes | no     | FAILED | -       |\n",
+        "| 7.2.13+deb14-cloud-amd64 | -        | -      | -      | yes |\n",
+        "| 6.1.0-56-cloud-arm64     | yes  | no     | no     | yes |\n",
     ];
 
     fn readme(rows: &[&str]) -> String {
@@ -230,7 +228,7 @@ mod tests {
             output.lines().for_each(|line| totals.read(line));
             Cell::of(&totals).to_string()
         };
-        assert_eq!(cell("test result: ok. 3 passed; 0 failed; 1 ignored"), "yes (3)");
+        assert_eq!(cell("test result: ok. 3 passed; 0 failed; 1 ignored"), "yes");
         assert_eq!(
             cell("skipped: refused (a)\ntest result: ok. 1 passed; 0 failed; 0 ignored"),
             "no"
@@ -253,7 +251,7 @@ mod tests {
             keys,
             [("6.1", "x86_64"), ("newest", "x86_64"), ("6.1", "aarch64")]
         );
-        assert_eq!(rows[0].cell(Tracer::Sched), Cell::Works(66));
+        assert_eq!(rows[0].cell(Tracer::Sched), Cell::Works);
         assert_eq!(rows[0].cell(Tracer::Kprobe), Cell::Failed);
         assert_eq!(table(&rows), format!("{HEAD}{}", ROWS.concat()));
         assert!(parse("a").is_err());
@@ -268,7 +266,7 @@ mod tests {
     #[test]
     fn a_kernels_line_takes_the_place_of_the_one_before_and_the_others_stay() {
         let text = readme(&ROWS);
-        let new = "| 7.3.13+deb14-cloud-amd64 | no       | -      | -      | yes (8) |\n";
+        let new = "| 7.3.13+deb14-cloud-amd64 | no       | -      | -      | yes |\n";
         let rows = parse(&readme(&[new])).expect("a table");
         assert_eq!(
             replaced(&text, &rows).expect("a table"),
