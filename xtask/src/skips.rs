@@ -5,9 +5,10 @@ use std::fs;
 use crate::shell;
 
 /// What a tracer cannot do, or a kernel, and programs that no set-up brings. The rest is missing by mistake.
-const FOR_GOOD_REASON: [fn(&str) -> bool; 7] = [
+const FOR_GOOD_REASON: [fn(&str) -> bool; 8] = [
     // Functions are for a kernel to let alone: locked down, or built without. What guests' kernels allow is pinned.
     |why| why.starts_with("fentry is not usable: ") || why.starts_with("kprobe is not usable: "),
+    |why| why.starts_with("this kernel has no kprobes: "),
     |why| why.ends_with(" is no tracer of functions"),
     |why| why.ends_with(" does not count blocked time"),
     |why| why.starts_with("looks alone are later"),
@@ -56,6 +57,7 @@ mod tests {
     fn what_a_kernel_refuses_is_expected_and_what_set_up_brings_is_not() {
         let reasons = [
             "kprobe is not usable: \"the kernel refuses (kprobe): no (os error 2)\" (a_breakpoint)",
+            "this kernel has no kprobes: there is no /sys/bus/event_source/devices/kprobe (a_breakpoint)",
             "sched is no tracer of functions (an_agent)",
             "6.1.0-56-cloud-amd64 wakes a pipe's writer with each read (a_test)",
             "sched is not usable: \"the kernel refuses (sched)\" (a_stall)",
@@ -63,7 +65,7 @@ mod tests {
             "needs root (a_stall)",
         ]
         .map(str::to_owned);
-        assert_eq!(unexpected(&reasons), reasons[3..]);
+        assert_eq!(unexpected(&reasons), reasons[4..]);
     }
 
     #[test]
