@@ -69,6 +69,12 @@ enum Role {
         /// The CPU to stay on, where it is not the one that is inherited.
         cpu: Option<usize>,
     },
+    /// Keeps a CPU from going idle.
+    #[command(hide = true)]
+    Spin {
+        /// The CPU.
+        cpu: usize,
+    },
     /// Threads that sleep, but not in a write.
     #[command(hide = true)]
     Sleepers(sleepers::Options),
@@ -124,6 +130,7 @@ fn main() -> ExitCode {
     let done = match &cli.role {
         Some(Role::Work(job)) => job.run().map(|()| true),
         Some(Role::Echo { cpu }) => switch::echo(*cpu).map(|()| true),
+        Some(Role::Spin { cpu }) => switch::spin(*cpu).map(|()| true),
         Some(Role::Sleepers(options)) => sleepers::run(options).map(|()| true),
         Some(Role::Storm(options)) => storm::run(options).map(|()| true),
         None => bench(&cli),

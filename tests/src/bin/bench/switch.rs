@@ -2,12 +2,18 @@
 //! `perf bench sched pipe`.
 //!
 //! With a CPU for each, as the scheduler places such processes where it can; they are pinned there, so
-//! that it does not change its mind between two samples. And on one CPU for both, where a round trip
+//! that it does not change its mind between two samples, and a process that gives way to all others keeps
+//! each CPU awake: to wake one that has gone idle takes ten times as long as all else, and varies by more than a
+//! program costs. And on one CPU for both, where a round trip
 //! is two switches and little else: the most that a program on a switch can cost.
 
 use std::env;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use ::tests::clock;
+use ::tests::family::Family;
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,7 +22,7 @@ use crate::observer::Program;
 use crate::report::{Report, Row};
 use crate::turns::{self, Contender, Series};
 use crate::worker::{Place, Worker};
-use crate::{Effort, cpu, limits};
+use crate::{Effort, cpu, helper, limits};
 
 /// As `perf bench sched pipe` sends: an int.
 const BYTES: usize = 4;
@@ -25,6 +31,8 @@ const ROUND_TRIPS: u32 = 600;
 /// The same between two CPUs, where a round trip takes ten times as long.
 const ROUND_TRIPS_ACROSS: u32 = 150;
 const BATCHES: u32 = 3;
+/// Ends what keeps a CPU awake if its benchmark has forgotten it.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// Measures round trips under each program, across CPUs and on one.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
@@ -49,10 +57,11 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     match cpu::allowed()?.into_iter().rfind(|&other| other != cpu) {
         None => eprintln!("skipped: a round trip between two CPUs: there is one CPU here"),
         Some(other) => {
+            let _awake = [keep_awake(cpu)?, keep_awake(other)?];
             let mut worker = Worker::start("switch", Place::two(cpu, other))?;
             let [nobody, empty, tracer] =
                 turns::take(effort.of(300, 60), programs.len(), &few, || worker.sample())?;
-            // Not the fastest: a CPU that happens not to have gone idle makes a batch twice as fast.
+            // Not the fastest: where the two meet without waiting, a batch is faster than usual.
             let row = |name: &str, series: &Series| {
                 Row::of(name, series.median(), "ns")
                     .against(nobody.median())
@@ -81,6 +90,28 @@ fn row(name: &str, series: &Series, baseline: &Series) -> Row {
     Row::of(name, series.minimum(), "ns")
         .against(baseline.minimum())
         .with_median(series.median_ratio(baseline))
+}
+
+/// Starts what keeps a CPU from going idle, at a priority at which it gives way to all others at once.
+fn keep_awake(cpu: usize) -> Result<Family> {
+    let mut command = Command::new("chrt");
+    let this = env::current_exe()?;
+    command
+        .args(["--idle", "0"])
+        .arg(this)
+        .args(["spin", &cpu.to_string()]);
+    Ok(Family::start(&mut command))
+}
+
+/// Does nothing, on this CPU, for as long as any benchmark takes.
+pub(crate) fn spin(cpu: usize) -> Result<()> {
+    helper::begin("spin")?;
+    let _pinned = Pinned::to(cpu)?;
+    let begin = clock::mono();
+    while clock::lapse(begin, clock::mono()) < LONGEST {
+        std::hint::spin_loop();
+    }
+    Ok(())
 }
 
 /// Sends back what comes on stdin, until it ends; on this CPU, or the one that is inherited.
