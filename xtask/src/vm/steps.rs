@@ -19,9 +19,9 @@ const STEP: Duration = Duration::from_mins(6);
 pub(crate) const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
 
 /// The tests of what meets the kernel: the others would tell the same on each.
-pub(super) const KERNEL_TESTS: [&str; 11] = [
-    "ages", "agree", "causes", "crawl", "enforce", "find", "mutation", "proofs", "readers", "tracers",
-    "watch",
+pub(super) const KERNEL_TESTS: [&str; 15] = [
+    "ages", "agree", "causes", "crawl", "enforce", "find", "matchers", "mutation", "pace", "proofs",
+    "readers", "record", "spared", "tracers", "watch",
 ];
 /// Tests of ages that are about looks, which are the same beside any tracer of functions, and take long.
 const OF_LOOKS: [&str; 3] = [
