@@ -79,21 +79,13 @@ impl WriteSyscall {
     #[inline]
     #[must_use]
     pub fn from_number(arch: Arch, number: u32) -> Option<Self> {
-        // Compares in order of frequency, not a table: BPF cannot jump through one.
-        let mut i = 0;
-        while i < ALL.len() {
-            if ALL[i].number(arch) == number {
-                return Some(ALL[i]);
-            }
-            i += 1;
-        }
-        None
+        ALL.into_iter().find(|call| call.number(arch) == number)
     }
 
     /// Which argument, counted from 0, is the descriptor that is written to.
     #[inline]
     #[must_use]
-    pub const fn output_argument(self) -> usize {
+    pub const fn output_argument(self) -> u8 {
         match self {
             Self::Splice => 2,
             Self::Tee => 1,
@@ -145,9 +137,110 @@ impl WriteSyscall {
     }
 }
 
+/// All that the kernel programs ask of a write-class call, as a row of a table.
+///
+/// The verifier takes what comes from a table for numbers that it does not know. Told apart by comparisons the
+/// calls would be ten cases to it, each of which it would follow through all the rest of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// [`WriteSyscall`] as a byte; 0 for other calls.
+    pub syscall: u8,
+    /// See [`WriteSyscall::output_argument`].
+    pub output_argument: u8,
+    /// Non-zero for [`WriteSyscall::may_wait_for_input`].
+    pub waits_for_input: u8,
+    /// Where a datagram's receiver is named, if one is: a byte of [`Receiver`].
+    pub receiver: u8,
+}
+
+/// Where a call that may send datagrams has their receiver.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// Nowhere: they go to the socket's peer.
+    Peer = 0,
+    /// In the fifth argument, unless that is null.
+    Argument = 1,
+    /// In the caller's memory.
+    Memory = 2,
+}
+
+impl Row {
+    const NONE: Self = Self {
+        syscall: 0,
+        output_argument: 0,
+        waits_for_input: 0,
+        receiver: 0,
+    };
+
+    /// What is known of a call.
+    #[must_use]
+    pub const fn new(call: WriteSyscall) -> Self {
+        let receiver = match call {
+            WriteSyscall::Sendto => Receiver::Argument,
+            WriteSyscall::Sendmsg | WriteSyscall::Sendmmsg => Receiver::Memory,
+            WriteSyscall::Write
+            | WriteSyscall::Writev
+            | WriteSyscall::Pwritev2
+            | WriteSyscall::Splice
+            | WriteSyscall::Tee
+            | WriteSyscall::Vmsplice
+            | WriteSyscall::Sendfile => Receiver::Peer,
+        };
+        Self {
+            syscall: call as u8,
+            output_argument: call.output_argument(),
+            waits_for_input: call.may_wait_for_input() as u8,
+            receiver: receiver as u8,
+        }
+    }
+}
+
+/// The write-class calls of a machine, by number.
+pub struct Table([Row; Self::LEN]);
+
+impl Table {
+    const LEN: usize = 329;
+
+    /// That of a machine.
+    #[must_use]
+    pub const fn new(arch: Arch) -> Self {
+        let mut table = [Row::NONE; Self::LEN];
+        let mut i = 0;
+        while i < ALL.len() {
+            table[ALL[i].number(arch) as usize] = Row::new(ALL[i]);
+            i += 1;
+        }
+        Self(table)
+    }
+
+    /// The write-class call that has this number, if one has.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<Row> {
+        let row = self.0.get(number as usize)?;
+        (row.syscall != 0).then_some(*row)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_has_each_call_once_and_nothing_else() {
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            let table = Table::new(arch);
+            let found = (0..1000).filter(|number| table.get(*number).is_some()).count();
+            assert_eq!(found, ALL.len());
+            assert_eq!(table.get(u32::MAX), None);
+            for call in ALL {
+                let row = table.get(call.number(arch)).unwrap();
+                assert_eq!(row, Row::new(call));
+                assert_eq!(WriteSyscall::from_u8(row.syscall), Some(call));
+            }
+        }
+    }
 
     #[test]
     fn every_call_is_found_by_its_number_and_no_number_is_shared() {

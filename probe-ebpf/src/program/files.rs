@@ -137,12 +137,11 @@ fn end(
 ) -> Result<(), Skip> {
     let closes = task.close_on_exec().ok_or(Skip::Fault)?;
     let word: u64 = peek_at(closes + u64::from(fd / 64) * 8)?;
-    let leader = task.leader();
     let mut flags = reads;
     if word >> (fd % 64) & 1 != 0 {
         flags |= END_CLOSES;
     }
-    if leader.has_execed() {
+    if task.has_execed() {
         flags |= END_EXECED;
     }
     // SAFETY: both come typed from `visit`'s file.
@@ -152,12 +151,12 @@ fn end(
         &OpenEnd {
             kind: KIND_END,
             tgid: task.tgid(),
-            start: leader.start(),
+            start: task.start(),
             inode: number,
             peer,
             dev,
             fd,
-            ppid: leader.parent().tgid(),
+            ppid: task.parent(),
             channel: kind as u8,
             flags,
             reserved: 0,
@@ -187,7 +186,7 @@ fn queue(meta: *const u8, task: Task, fd: u32, sk: u64, family: u16) -> Result<(
         &FullQueue {
             kind: KIND_QUEUE,
             tgid: task.tgid(),
-            start: task.leader().start(),
+            start: task.start(),
             address,
             fd,
             queued,

@@ -77,7 +77,8 @@ fn prev_state(ctx: &BtfTracePointContext) -> TaskState {
     if SWITCH_HAS_PREV_STATE.load() != 0 {
         TaskState::new(ctx.arg::<u64>(3) as u32)
     } else {
-        Task::new(ctx.arg(1)).state()
+        // SAFETY: the context's second argument is a typed task.
+        unsafe { TaskState::of(ctx.arg(1)) }
     }
 }
 

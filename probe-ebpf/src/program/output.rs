@@ -12,7 +12,7 @@ use probe_ebpf::{
 use self::{ring::Ring, socket::Socket};
 use crate::{
     layout::{self, peek, peek_at, peek_fields},
-    task::{Call, Task},
+    task::{Call, Files, Task},
     tracer,
 };
 
@@ -61,6 +61,7 @@ impl Skip {
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) call: Call,
+    files: Files,
     pub(crate) kind: ChannelKind,
     pub(crate) inode: u64,
     /// The inode's number.
@@ -84,15 +85,14 @@ impl Output {
     /// A call goes on with the file that it began with, whatever another thread makes of the descriptor
     /// meanwhile. So what the tracer saw the task block on is asked before the descriptor's number.
     #[inline(always)]
-    pub(crate) fn awaited_by(task: Task) -> Result<Self, Skip> {
-        let call = task.write_call().ok_or(Skip::NotWriting)?;
-        let is_pinned = task.pins_its_file();
+    pub(crate) fn awaited_by(task: Task, call: Call) -> Result<Self, Skip> {
+        let files = task.files().ok_or(Skip::NoFile)?;
         let file = match tracer::file_of(task) {
-            Some(file) if is_pinned => file,
-            _ => file_at(task, call.fd)?,
+            Some(file) if files.are_pinned => file,
+            _ => files.at(call.fd)?,
         };
-        let output = Self::in_call(file, call)?;
-        let is_doubtful = is_pinned || call.syscall.may_wait_for_input();
+        let output = Self::in_call(file, call, files)?;
+        let is_doubtful = files.are_pinned || call.may_wait_for_input();
         if is_doubtful && !output.is_awaited_by(task)? {
             return Err(Skip::NotFull);
         }
@@ -101,14 +101,14 @@ impl Output {
 
     /// The channel that a task's call writes to, if a sleep in the call can be for want of room.
     #[inline(always)]
-    pub(crate) fn of(task: Task) -> Result<Self, Skip> {
-        let call = task.write_call().ok_or(Skip::NotWriting)?;
-        Self::in_call(file_at(task, call.fd)?, call)
+    pub(crate) fn of(task: Task, call: Call) -> Result<Self, Skip> {
+        let files = task.files().ok_or(Skip::NoFile)?;
+        Self::in_call(files.at(call.fd)?, call, files)
     }
 
     #[inline(always)]
-    fn in_call(file: u64, call: Call) -> Result<Self, Skip> {
-        let output = Self::behind(file, call)?;
+    fn in_call(file: u64, call: Call, files: Files) -> Result<Self, Skip> {
+        let output = Self::behind(file, call, files)?;
         match &output.end {
             End::Unix(socket) if socket.has_room(call) => Err(Skip::NotFull),
             _ => Ok(output),
@@ -117,7 +117,7 @@ impl Output {
 
     /// The channel behind a file.
     #[inline(always)]
-    pub(crate) fn behind(file: u64, call: Call) -> Result<Self, Skip> {
+    pub(crate) fn behind(file: u64, call: Call, files: Files) -> Result<Self, Skip> {
         let [access, inode, private] = peek_fields::<8, 3>(
             file,
             [&layout::FILE_MODE, &layout::FILE_INODE, &layout::FILE_PRIVATE],
@@ -137,6 +137,7 @@ impl Output {
         };
         Ok(Self {
             call,
+            files,
             kind,
             inode,
             number,
@@ -208,7 +209,7 @@ impl Output {
             i += 1;
         }
         // Behind so many that it cannot be told.
-        Ok(!self.call.syscall.may_wait_for_input())
+        Ok(!self.call.may_wait_for_input())
     }
 
     /// Whether the channel shows by itself that nothing was taken since a writer that has not
@@ -218,21 +219,21 @@ impl Output {
     /// in one that it has begun; had it woken another writer, that would have filled the
     /// buffer, so there must not be one. A socket's writer sleeps on: see [`Socket::is_whole`].
     #[inline(always)]
-    pub(crate) fn is_untouched(&self, task: Task, token: DrainToken) -> bool {
+    pub(crate) fn is_untouched(&self, token: DrainToken) -> bool {
         let DrainToken([first, second]) = token;
         let is_whole = match &self.end {
             // The upper half is the tail buffer's offset.
             End::Pipe(ring) => second >> 32 == 0 && ring.writers == 1,
             End::Unix(socket) => second == 0 && socket.is_whole(first).unwrap_or(false),
         };
-        is_whole && self.is_of_one(task).unwrap_or(false)
+        is_whole && self.is_of_one().unwrap_or(false)
     }
 
     /// Whether the task's process alone holds the open file, as far as can be told: one that was
     /// forked with it could write as well. What holds it for another reason counts as another, and so does
     /// a descriptor of its own that is none of the first three nor the one that it writes to.
     #[inline(always)]
-    fn is_of_one(&self, task: Task) -> Result<bool, Skip> {
+    fn is_of_one(&self) -> Result<bool, Skip> {
         let references = if layout::FILE_REF.load() != ABSENT {
             // One reference is zero (FILE_REF_ONEREF, include/linux/file_ref.h).
             peek::<u64>(self.file, &layout::FILE_REF)?.wrapping_add(1)
@@ -241,12 +242,12 @@ impl Output {
         } else {
             return Ok(false);
         };
-        let by_descriptors = references.wrapping_sub(u64::from(task.pins_its_file()));
+        let by_descriptors = references.wrapping_sub(u64::from(self.files.are_pinned));
         if by_descriptors == 1 {
             return Ok(true);
         }
         let mut others = by_descriptors.wrapping_sub(u64::from(self.call.fd > 2));
-        for file in first_files(task)? {
+        for file in self.files.first()? {
             others = others.wrapping_sub(u64::from(file == self.file));
         }
         Ok(others == 0)
@@ -273,8 +274,8 @@ impl Output {
 
     /// Which of the first three descriptors lead to the same channel.
     #[inline(always)]
-    pub(crate) fn streams(&self, task: Task) -> u8 {
-        let Ok([stdin, stdout, stderr]) = first_files(task) else {
+    pub(crate) fn streams(&self) -> u8 {
+        let Ok([stdin, stdout, stderr]) = self.files.first() else {
             return 0;
         };
         self.stream(stdin, STREAM_STDIN)
@@ -287,27 +288,6 @@ impl Output {
         let leads_there = file == self.file
             || file != 0 && peek::<u64>(file, &layout::FILE_INODE).is_ok_and(|inode| inode == self.inode);
         if leads_there { bit } else { 0 }
-    }
-}
-
-/// What the first three descriptors stand for.
-#[inline(always)]
-fn first_files(task: Task) -> Result<[u64; 3], Skip> {
-    // No table is shorter (NR_OPEN_DEFAULT, include/linux/fdtable.h).
-    let (table, _) = task.descriptors().ok_or(Skip::NoFile)?;
-    peek_at(table)
-}
-
-/// The address of the `struct file` behind a descriptor.
-#[inline(always)]
-fn file_at(task: Task, fd: u32) -> Result<u64, Skip> {
-    let (table, len) = task.descriptors().ok_or(Skip::NoFile)?;
-    if fd >= len {
-        return Err(Skip::NoFile);
-    }
-    match peek_at(table + u64::from(fd) * 8)? {
-        0 => Err(Skip::NoFile),
-        file => Ok(file),
     }
 }
 

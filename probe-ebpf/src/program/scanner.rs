@@ -72,7 +72,8 @@ pub(crate) fn header() -> ScanHeader {
 
 #[inline(always)]
 fn describe(task: Task) -> Result<Writer, Skip> {
-    let output = Output::awaited_by(task)?;
+    let call = task.write_call().ok_or(Skip::NotWriting)?;
+    let output = Output::awaited_by(task, call)?;
     let token = output.token()?;
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -90,13 +91,12 @@ fn describe(task: Task) -> Result<Writer, Skip> {
             None => tracer::adopt(task, &output, token, now),
         }
     }
-    let leader = task.leader();
     Ok(Writer {
         kind: KIND_WRITER,
         pid,
         tgid: task.tgid(),
-        ppid: leader.parent().tgid(),
-        start: leader.start(),
+        ppid: task.parent(),
+        start: task.start(),
         now,
         arrival: task.last_arrival(),
         entered,
@@ -110,14 +110,14 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         uid: task.uid(),
         fd: output.call.fd,
         channel: output.kind as u8,
-        syscall: output.call.syscall as u8,
-        streams: output.streams(task),
+        syscall: output.call.syscall(),
+        streams: output.streams(),
         // Where the tracer saw it block, nobody asks.
-        untouched: u8::from(entered == 0 && output.is_untouched(task, token)),
-        exec: leader.exec_id(),
+        untouched: u8::from(entered == 0 && output.is_untouched(token)),
+        exec: task.exec_id(),
         reserved: 0,
-        comm: leader.comm(),
-        thread: task.comm(),
+        comm: task.comm(),
+        thread: task.thread(),
     })
 }
 

@@ -6,17 +6,23 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_task_pt_regs};
 use probe_ebpf::{
     fields::ABSENT,
     pattern::COMM_LEN,
-    syscall::{Arch, WriteSyscall},
+    syscall::{Arch, Receiver, Row, Table, WriteSyscall},
 };
 
 use aya_ebpf::Global;
 
-use crate::layout::{self, peek, typed};
+use crate::{
+    layout::{self, peek, peek_at, typed},
+    output::Skip,
+};
 
 #[cfg(bpf_target_arch = "aarch64")]
 const ARCH: Arch = Arch::Aarch64;
 #[cfg(not(bpf_target_arch = "aarch64"))]
 const ARCH: Arch = Arch::X86_64;
+
+/// The write-class calls.
+static CALLS: Table = Table::new(ARCH);
 
 /// `PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD` (include/linux/sched.h): tasks with no
 /// system call of their own.
@@ -39,6 +45,16 @@ impl TaskState {
         Self(bits)
     }
 
+    /// What the `task_struct` itself says.
+    ///
+    /// # Safety
+    /// As for [`Task::new`].
+    #[inline(always)]
+    pub(crate) unsafe fn of(task: *const u8) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { typed(task, &layout::TASK_STATE) })
+    }
+
     /// Any of the below.
     pub(crate) const fn may_matter(self) -> bool {
         self.0 & (Self::INTERRUPTIBLE | Self::STOPPED) != 0
@@ -58,10 +74,9 @@ impl TaskState {
 /// The write-class call that a task is in.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
-    pub(crate) syscall: WriteSyscall,
+    row: Row,
     pub(crate) fd: u32,
-    /// Whether a datagram may go elsewhere than to the socket's peer.
-    pub(crate) names_receiver: bool,
+    fifth_argument: u64,
 }
 
 /// A pointer into the kernel, and whether the verifier knows what it points to. Which of the two it is
@@ -100,23 +115,63 @@ impl Pointer {
             typed: self.typed,
         }
     }
+
+    /// The first or second eight bytes of the name of the task that this points to.
+    #[inline(always)]
+    fn comm_half(self, which: usize) -> u64 {
+        // `comm` is 16 bytes, and `which` 0 or 1 at every call.
+        self.read_past(&layout::TASK_COMM, which as u64 * 8)
+    }
+
+    #[inline(always)]
+    fn comm(self) -> [u8; COMM_LEN] {
+        let (low, high) = (self.comm_half(0), self.comm_half(1));
+        let mut comm = [0; COMM_LEN];
+        comm[..8].copy_from_slice(&low.to_ne_bytes());
+        comm[8..].copy_from_slice(&high.to_ne_bytes());
+        comm
+    }
 }
 
-/// A task.
+/// A task, and its process.
+///
+/// Each pointer is followed once, and kept: for every load of one the verifier looks its type up by
+/// name among all that the kernel has (`btf_nested_type_is_trusted`, kernel/bpf/btf.c), which takes longer than all
+/// else that it does.
 #[derive(Clone, Copy)]
-pub(crate) struct Task(Pointer);
+pub(crate) struct Task {
+    own: Pointer,
+    leader: Pointer,
+}
+
+/// A task's open files.
+#[derive(Clone, Copy)]
+pub(crate) struct Files {
+    /// The address of the first of them, of so many.
+    table: u64,
+    len: u32,
+    /// Whether a call that the task is in holds a reference of its own to its file: `fdget()`
+    /// (fs/file.c) takes one where other threads could close the descriptor meanwhile.
+    pub(crate) are_pinned: bool,
+}
 
 impl Task {
-    /// The task behind a pointer of the program's context, or one that a typed task holds.
+    /// The task behind a pointer of the program's context.
     #[inline(always)]
-    pub(crate) const fn new(at: *const u8) -> Self {
-        Self(Pointer { at, typed: true })
+    pub(crate) fn new(at: *const u8) -> Self {
+        Self::at(Pointer { at, typed: true })
+    }
+
+    #[inline(always)]
+    fn at(own: Pointer) -> Self {
+        let leader = own.follow(&layout::TASK_LEADER);
+        Self { own, leader }
     }
 
     /// The task that runs this, on kernels of any age: the helper for a typed one came with 5.11.
     #[inline(always)]
     pub(crate) fn current() -> Self {
-        Self(Pointer {
+        Self::at(Pointer {
             // SAFETY: the helper has no preconditions.
             at: unsafe { bpf_get_current_task() } as *const u8,
             typed: false,
@@ -126,61 +181,57 @@ impl Task {
     /// The address of its `struct task_struct`, which does not leave the kernel side.
     #[inline(always)]
     pub(crate) fn address(self) -> u64 {
-        self.0.at as u64
+        self.own.at as u64
     }
 
     #[inline(always)]
     pub(crate) fn state(self) -> TaskState {
-        TaskState(self.0.read(&layout::TASK_STATE))
+        TaskState(self.own.read(&layout::TASK_STATE))
     }
 
     #[inline(always)]
     pub(crate) fn pid(self) -> u32 {
-        self.0.read(&layout::TASK_PID)
+        self.own.read(&layout::TASK_PID)
     }
 
     #[inline(always)]
     pub(crate) fn tgid(self) -> u32 {
-        self.0.read(&layout::TASK_TGID)
+        self.own.read(&layout::TASK_TGID)
     }
 
+    /// The process's parent.
     #[inline(always)]
-    pub(crate) fn leader(self) -> Task {
-        Self(self.0.follow(&layout::TASK_LEADER))
+    pub(crate) fn parent(self) -> u32 {
+        self.leader.follow(&layout::TASK_PARENT).read(&layout::TASK_TGID)
     }
 
-    #[inline(always)]
-    pub(crate) fn parent(self) -> Task {
-        Self(self.0.follow(&layout::TASK_PARENT))
-    }
-
-    /// When the process started, `CLOCK_BOOTTIME` in nanoseconds; ask the leader.
+    /// When the process started, `CLOCK_BOOTTIME` in nanoseconds.
     #[inline(always)]
     pub(crate) fn start(self) -> u64 {
-        self.0.read(&layout::TASK_START)
+        self.leader.read(&layout::TASK_START)
     }
 
-    /// How often the process has called `exec`; ask the leader.
+    /// How often the process has called `exec`.
     #[inline(always)]
     pub(crate) fn exec_id(self) -> u32 {
-        self.0.read(&layout::TASK_EXEC_ID)
+        self.leader.read(&layout::TASK_EXEC_ID)
     }
 
     /// How often it went to sleep of its own accord.
     #[inline(always)]
     pub(crate) fn sleeps(self) -> u64 {
-        self.0.read(&layout::TASK_SLEEPS)
+        self.own.read(&layout::TASK_SLEEPS)
     }
 
-    /// Whether the process has called `exec` since it was forked; ask the leader.
+    /// Whether the process has called `exec` since it was forked.
     #[inline(always)]
     pub(crate) fn has_execed(self) -> bool {
-        self.exec_id() != self.0.read::<u32>(&layout::TASK_PARENT_EXEC_ID)
+        self.exec_id() != self.leader.read::<u32>(&layout::TASK_PARENT_EXEC_ID)
     }
 
     #[inline(always)]
     pub(crate) fn uid(self) -> u32 {
-        let cred = self.0.follow(&layout::TASK_CRED);
+        let cred = self.own.follow(&layout::TASK_CRED);
         // Kernels whose types tell of RCU insist on the test.
         if cred.at.is_null() {
             0
@@ -195,107 +246,128 @@ impl Task {
         if layout::TASK_LAST_ARRIVAL.load() == ABSENT {
             return 0;
         }
-        self.0.read(&layout::TASK_LAST_ARRIVAL)
+        self.own.read(&layout::TASK_LAST_ARRIVAL)
     }
 
-    /// The first or second eight bytes of the task's own name.
-    #[inline(always)]
-    fn comm_half(self, which: usize) -> u64 {
-        // `comm` is 16 bytes, and `which` 0 or 1 at every call.
-        self.0.read_past(&layout::TASK_COMM, which as u64 * 8)
-    }
-
+    /// The process's name.
     #[inline(always)]
     pub(crate) fn comm(self) -> [u8; COMM_LEN] {
-        let (low, high) = (self.comm_half(0), self.comm_half(1));
-        let mut comm = [0; COMM_LEN];
-        comm[..8].copy_from_slice(&low.to_ne_bytes());
-        comm[8..].copy_from_slice(&high.to_ne_bytes());
-        comm
+        self.leader.comm()
+    }
+
+    /// The task's own name.
+    #[inline(always)]
+    pub(crate) fn thread(self) -> [u8; COMM_LEN] {
+        self.own.comm()
     }
 
     /// Whether the process is one to look at: its leader's command passes the filter.
     #[inline(always)]
     pub(crate) fn is_watched(self) -> bool {
-        let leader = self.leader();
-        layout::comm_matches(|which| leader.comm_half(which))
+        layout::comm_matches(|which| self.leader.comm_half(which))
     }
 
     /// Whether the task can be in a system call of its own and is not the tool's, which is this process.
     #[inline(always)]
     pub(crate) fn is_eligible(self, tool: u32) -> bool {
-        let flags: u32 = self.0.read(&layout::TASK_FLAGS);
+        let flags: u32 = self.own.read(&layout::TASK_FLAGS);
         flags & NOT_USER == 0 && self.tgid() != tool
     }
 
     /// The write-class call that the task has not returned from, if it is in one.
     #[inline(always)]
     pub(crate) fn write_call(self) -> Option<Call> {
-        if self.0.typed && layout::HAS_TASK_PT_REGS.load() != 0 {
+        if self.own.typed && layout::HAS_TASK_PT_REGS.load() != 0 {
             // SAFETY: the pointer is a typed task, which is what the helper takes; it returns
             // a typed pointer to the registers saved at kernel entry.
-            let at = unsafe { bpf_task_pt_regs(self.0.at.cast_mut().cast()) } as *const u8;
+            let at = unsafe { bpf_task_pt_regs(self.own.at.cast_mut().cast()) } as *const u8;
             Call::of(Pointer { at, typed: true })
         } else {
             // task_pt_regs(), which is what the helper is: they end where the stack does.
-            let stack: u64 = self.0.read(&layout::TASK_STACK);
+            let stack: u64 = self.own.read(&layout::TASK_STACK);
             let at = (stack + layout::STACK_SIZE.load()).wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
             Call::of(Pointer { at, typed: false })
         }
     }
 
-    /// The task's descriptor table.
     #[inline(always)]
-    fn descriptor_table(self) -> Option<Pointer> {
-        let files = self.0.follow(&layout::TASK_FILES);
+    pub(crate) fn files(self) -> Option<Files> {
+        let files = self.own.follow(&layout::TASK_FILES);
         if files.at.is_null() {
             return None;
         }
+        let are_shared = files.read::<u32>(&layout::FILES_COUNT) > 1;
         let table = files.follow(&layout::FILES_FDT);
-        (!table.at.is_null()).then_some(table)
+        if table.at.is_null() {
+            return None;
+        }
+        Some(Files {
+            table: table.read(&layout::FDT_FD),
+            len: table.read(&layout::FDT_MAX),
+            are_pinned: are_shared && self.has_threads(),
+        })
     }
 
-    /// What the descriptors stand for: (`struct file **`, its length).
     #[inline(always)]
-    pub(crate) fn descriptors(self) -> Option<(u64, u32)> {
-        let table = self.descriptor_table()?;
-        Some((table.read(&layout::FDT_FD), table.read(&layout::FDT_MAX)))
-    }
-
-    /// Whether a call that the task is in holds a reference of its own to its file: `fdget()`
-    /// (fs/file.c) takes one where other threads could close the descriptor meanwhile.
-    #[inline(always)]
-    pub(crate) fn pins_its_file(self) -> bool {
+    fn has_threads(self) -> bool {
         if layout::SIGNAL_THREADS.load() == ABSENT {
             return false;
         }
-        let files = self.0.follow(&layout::TASK_FILES);
-        let signal = self.0.follow(&layout::TASK_SIGNAL);
-        if files.at.is_null() || signal.at.is_null() {
-            return false;
-        }
-        files.read::<u32>(&layout::FILES_COUNT) > 1 && signal.read::<u32>(&layout::SIGNAL_THREADS) > 1
+        let signal = self.own.follow(&layout::TASK_SIGNAL);
+        !signal.at.is_null() && signal.read::<u32>(&layout::SIGNAL_THREADS) > 1
     }
 
     /// The address of the bits that say which descriptors an exec closes.
     #[inline(always)]
     pub(crate) fn close_on_exec(self) -> Option<u64> {
-        Some(self.descriptor_table()?.read(&layout::FDT_CLOSE_ON_EXEC))
+        let files = self.own.follow(&layout::TASK_FILES);
+        if files.at.is_null() {
+            return None;
+        }
+        let table = files.follow(&layout::FILES_FDT);
+        (!table.at.is_null()).then(|| table.read(&layout::FDT_CLOSE_ON_EXEC))
+    }
+}
+
+impl Files {
+    /// Of a task that nobody asks for its files.
+    pub(crate) const UNKNOWN: Self = Self {
+        table: 0,
+        len: 0,
+        are_pinned: false,
+    };
+
+    /// The address of the `struct file` behind a descriptor.
+    #[inline(always)]
+    pub(crate) fn at(&self, fd: u32) -> Result<u64, Skip> {
+        if fd >= self.len {
+            return Err(Skip::NoFile);
+        }
+        match peek_at(self.table + u64::from(fd) * 8)? {
+            0 => Err(Skip::NoFile),
+            file => Ok(file),
+        }
+    }
+
+    /// What the first three descriptors stand for; no table is shorter (`NR_OPEN_DEFAULT`, include/linux/fdtable.h).
+    #[inline(always)]
+    pub(crate) fn first(&self) -> Result<[u64; 3], Skip> {
+        peek_at(self.table)
     }
 }
 
 impl Call {
     /// A call of which only the function at its end is known.
     pub(crate) const UNKNOWN: Self = Self {
-        syscall: WriteSyscall::Write,
+        row: Row::new(WriteSyscall::Write),
         fd: 0,
-        names_receiver: false,
+        fifth_argument: 0,
     };
 
     /// The call that a task's saved registers tell of.
     #[inline(always)]
     fn of(regs: Pointer) -> Option<Self> {
-        let syscall = WriteSyscall::from_number(ARCH, regs.read(&layout::REGS_SYSCALL))?;
+        let row = CALLS.get(regs.read(&layout::REGS_SYSCALL))?;
         let until_returned = match ARCH {
             Arch::X86_64 => ENOSYS,
             // syscall_set_return_value(), arch/arm64/include/asm/syscall.h; a result of the same number only
@@ -306,21 +378,34 @@ impl Call {
             // On its way out: frozen, stopped or about to handle a signal.
             return None;
         }
-        let fd = match syscall.output_argument() {
+        let fd = match row.output_argument {
             0 => regs.read(&layout::REGS_ARG0),
             1 => regs.read(&layout::REGS_ARG1),
             _ => regs.read(&layout::REGS_ARG2),
         };
-        let names_receiver = match syscall {
-            WriteSyscall::Sendto => regs.read::<u64>(&layout::REGS_ARG4) != 0,
-            // Their receiver, if any, is in the caller's memory.
-            WriteSyscall::Sendmsg | WriteSyscall::Sendmmsg => true,
-            _ => false,
-        };
         Some(Self {
-            syscall,
+            row,
             fd,
-            names_receiver,
+            fifth_argument: regs.read(&layout::REGS_ARG4),
         })
+    }
+
+    /// Whether a datagram may go elsewhere than to the socket's peer.
+    #[inline(always)]
+    pub(crate) fn names_receiver(self) -> bool {
+        self.row.receiver == Receiver::Memory as u8
+            || self.row.receiver == Receiver::Argument as u8 && self.fifth_argument != 0
+    }
+
+    /// [`WriteSyscall`] as a byte.
+    #[inline(always)]
+    pub(crate) fn syscall(self) -> u8 {
+        self.row.syscall
+    }
+
+    /// Whether it may sleep on its input.
+    #[inline(always)]
+    pub(crate) fn may_wait_for_input(self) -> bool {
+        self.row.waits_for_input != 0
     }
 }

@@ -48,7 +48,8 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
     if !task.is_eligible(layout::SELF_TGID.load()) {
         return;
     }
-    match sample(Output::awaited_by(task)) {
+    let call = task.write_call().ok_or(Skip::NotWriting);
+    match sample(call.and_then(|call| Output::awaited_by(task, call))) {
         Ok(sample) => {
             let Output { inode, file, .. } = sample.output;
             blocked(ctx, task, inode, file, sample.token, sample.weight);
@@ -110,7 +111,8 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
     }
     // Before the writer can queue more: a socket's token holds an address, and a freed buffer's
     // address is the first to be handed out again.
-    match sample(Output::of(task)) {
+    let call = task.write_call().ok_or(Skip::NotWriting);
+    match sample(call.and_then(|call| Output::of(task, call))) {
         Ok(sample) if sample.output.inode == entry.inode => entry.look(sample.token, sample.weight, now),
         Ok(_) | Err(Skip::NotFull) => entry.look(EMPTY, 0, now),
         Err(_) => {}

@@ -2,9 +2,11 @@
 //! in a struct, and what a tracepoint passes.
 //!
 //! The format is that of Documentation/bpf/btf.rst. aya reads it too, but shows
-//! no struct members; this reader takes two passes over the bytes and keeps only
-//! one offset for each type. It knows nothing of pipestall's fields.
+//! no struct members; this reader takes one pass over the bytes and keeps only an
+//! offset for each type, and the names. It knows nothing of pipestall's fields.
 
+use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fmt;
 
 /// Kinds of include/uapi/linux/btf.h that matter here.
@@ -42,6 +44,10 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Where each type begins in `types`; type numbers count from 1.
     at: Vec<u32>,
+    /// The number of the first type of each kind and name; functions, which are half of all types, are not here.
+    named: HashMap<(u32, &'a [u8]), u32>,
+    /// The name of each function.
+    functions: Vec<u32>,
 }
 
 /// A type, located.
@@ -102,11 +108,22 @@ impl<'a> Btf<'a> {
         let strings = section(word(16)?, word(20)?)?;
 
         let mut at = Vec::with_capacity(types.len() / 24);
+        let mut named = HashMap::new();
+        let mut functions = Vec::new();
         let mut offset = 0;
         while offset < types.len() {
             let id = u32::try_from(at.len() + 1).map_err(|_| BtfError::Malformed("too many types"))?;
             let ty = Type::read(types, offset)?;
             at.push(u32::try_from(offset).map_err(|_| BtfError::Malformed("type section over 4 GiB"))?);
+            match ty.kind {
+                KIND_FUNC => functions.push(ty.name),
+                KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF => {
+                    if let Some(name) = name_at(strings, ty.name) {
+                        named.entry((ty.kind, name)).or_insert(id);
+                    }
+                }
+                _ => {}
+            }
             offset += TYPE_LEN
                 + ty.extra_len()
                     .ok_or(BtfError::UnknownKind { id, kind: ty.kind })?;
@@ -114,7 +131,13 @@ impl<'a> Btf<'a> {
         if offset != types.len() {
             return Err(BtfError::Malformed("the last type is cut short"));
         }
-        Ok(Self { types, strings, at })
+        Ok(Self {
+            types,
+            strings,
+            at,
+            named,
+            functions,
+        })
     }
 
     /// The size of a struct in bytes.
@@ -153,10 +176,22 @@ impl<'a> Btf<'a> {
             .collect()
     }
 
-    /// Whether the kernel has a function of this name that can be traced by type.
+    /// Which of these functions the kernel has, so that they can be traced by type.
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.named(KIND_FUNC, name).is_some()
+    pub fn functions<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
+        let is_at = |tail: &[u8], name: &[u8]| {
+            // Most differ in the first letter already.
+            tail.first() == name.first() && tail.starts_with(name) && tail.get(name.len()) == Some(&0)
+        };
+        let mut found = vec![false; names.len()];
+        for at in &self.functions {
+            let tail = self.strings.get(*at as usize..).unwrap_or_default();
+            if let Some(i) = names.iter().position(|name| is_at(tail, name.as_bytes())) {
+                found[i] = true;
+            }
+        }
+        let found = names.iter().zip(found).filter(|(_, found)| *found);
+        found.map(|(name, _)| *name).collect()
     }
 
     /// Whether an enum has an enumerator of this name.
@@ -207,17 +242,7 @@ impl<'a> Btf<'a> {
     }
 
     fn named(&self, kind: u32, name: &str) -> Option<Type<'a>> {
-        let wanted = name.as_bytes();
-        self.at
-            .iter()
-            .filter_map(|at| Type::read(self.types, *at as usize).ok())
-            .find(|ty| {
-                ty.kind == kind
-                    && self
-                        .strings
-                        .get(ty.name as usize..)
-                        .is_some_and(|s| s.starts_with(wanted) && s.get(wanted.len()) == Some(&0))
-            })
+        self.get(*self.named.get(&(kind, name.as_bytes()))?)
     }
 
     /// The type itself, behind typedefs and qualifiers.
@@ -239,10 +264,13 @@ impl<'a> Btf<'a> {
     }
 
     fn name(&self, at: u32) -> Option<&'a str> {
-        let tail = self.strings.get(at as usize..)?;
-        let end = tail.iter().position(|b| *b == 0)?;
-        std::str::from_utf8(&tail[..end]).ok()
+        std::str::from_utf8(name_at(self.strings, at)?).ok()
     }
+}
+
+fn name_at(strings: &[u8], at: u32) -> Option<&[u8]> {
+    let name = CStr::from_bytes_until_nul(strings.get(at as usize..)?).ok()?;
+    Some(name.to_bytes())
 }
 
 impl<'a> Type<'a> {
@@ -388,6 +416,21 @@ mod tests {
         assert_eq!(
             params,
             [Param::Ptr, Param::Value, Param::StructPtr("outer".into())]
+        );
+    }
+
+    #[test]
+    fn a_function_is_found_by_all_of_its_name() {
+        let mut b = Builder::default();
+        b.ty("", 13, 0, 0, &[]); // 1
+        b.ty("write", 12, 0, 1, &[]); // 2
+        b.ty("write_more", 12, 0, 1, &[]); // 3
+        b.ty("tee", 8, 0, 1, &[]); // 4
+        let bytes = b.build();
+        let btf = Btf::parse(&bytes).unwrap();
+        assert_eq!(
+            btf.functions(&["wri", "write_more", "tee", "write"]),
+            ["write_more", "write"]
         );
     }
 

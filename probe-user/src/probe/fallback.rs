@@ -101,7 +101,7 @@ pub(super) fn write_call(dir: &Path) -> Option<(WriteSyscall, u32)> {
     let line = fs::read_to_string(dir.join("syscall")).ok()?;
     let mut words = line.split_ascii_whitespace();
     let syscall = WriteSyscall::from_number(ARCH, words.next()?.parse().ok()?)?;
-    let argument = words.nth(syscall.output_argument())?.strip_prefix("0x")?;
+    let argument = words.nth(syscall.output_argument().into())?.strip_prefix("0x")?;
     let fd = u64::from_str_radix(argument, 16).ok()?;
     if syscall.may_wait_for_input() {
         let place = fs::read_to_string(dir.join("wchan")).unwrap_or_default();

@@ -65,10 +65,7 @@ impl Layout {
                 .collect(),
             switch_has_prev_state: switch_has_prev_state(btf),
             has_task_pt_regs: btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs"),
-            write_functions: WRITE_FUNCTIONS
-                .into_iter()
-                .filter(|f| btf.has_function(f))
-                .collect(),
+            write_functions: btf.functions(&WRITE_FUNCTIONS),
         };
         layout.serves(User::Scanner).map(|()| layout)
     }
@@ -91,13 +88,6 @@ impl Layout {
     /// Each constant's symbol and value.
     pub fn constants(&self) -> impl Iterator<Item = (&'static str, &u64)> {
         FIELDS.iter().map(|f| f.symbol).zip(&self.values)
-    }
-
-    /// Whether the kernel keeps when a task last got a CPU, so that ages from before the start are known.
-    #[must_use]
-    pub fn knows_arrival(&self) -> bool {
-        self.constants()
-            .any(|(symbol, value)| symbol == "TASK_LAST_ARRIVAL" && *value != ABSENT)
     }
 }
 

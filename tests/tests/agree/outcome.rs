@@ -119,7 +119,7 @@ impl Outcome {
                 continue;
             }
             self.compared += 1;
-            if other.stalls.iter().any(|its| stall.agrees_with(its, tolerances)) {
+            if other.has(stall, tolerances, rounds) {
                 agreed += 1;
             } else {
                 let shown = self.differences.len() < SHOWN;
@@ -243,6 +243,16 @@ impl Outcome {
 }
 
 impl View<'_> {
+    /// Whether it saw this stall of another's, as exactly as both of them can tell.
+    fn has(&self, stall: &Stall, (begin, end): (Duration, Duration), rounds: &Rounds) -> bool {
+        self.stalls.iter().enumerate().any(|(number, its)| {
+            its.writer == stall.writer && {
+                let own = self.tolerances(number, rounds);
+                stall.agrees_with(its, (begin.max(own.0), end.max(own.1)))
+            }
+        })
+    }
+
     /// How exactly it is known when a stall began, and when it ended: between the looks that showed it and those
     /// that showed the one before and the one after.
     fn tolerances(&self, number: usize, rounds: &Rounds) -> (Duration, Duration) {

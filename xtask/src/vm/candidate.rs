@@ -62,10 +62,7 @@ impl Candidate {
             eprintln!("error: {self}: {}", first_line(&error));
             totals.breaks();
         }
-        let seconds = |time: Duration| format!("{:.0} s", time.as_secs_f64());
-        let processor = processor.map_or_else(|| "?".to_owned(), seconds);
-        let took = seconds(start.elapsed());
-        eprintln!("vm: {self} is done: {took}, {processor} of them on a processor");
+        eprintln!("vm: {self} is done: {}", Spent(start.elapsed(), processor));
         totals
     }
 
@@ -73,15 +70,18 @@ impl Candidate {
     /// The guest came to no end, or has left out something.
     fn read(&self, guest: &mut Guest, totals: &mut Totals, interrupt: &Interrupt) -> Result<()> {
         let mut ledger = Ledger::new(&self.steps, self.tests);
+        let mut processor = None;
         loop {
             match guest.next_line(interrupt)? {
                 Line::Boot(_) => {}
-                Line::Step(name, _) => self.say(&format!("--- {name}")),
+                Line::Step(name, _) => {
+                    processor = guest.processor_time();
+                    self.say(&format!("--- {name}"));
+                }
                 Line::Done { outcome, took, name } => {
-                    self.say(&format!(
-                        "--- {name}: {outcome} after {:.1} s",
-                        took.as_secs_f64()
-                    ));
+                    let of_it = guest.processor_time().zip(processor);
+                    let of_it = of_it.map(|(now, then)| now.saturating_sub(then));
+                    self.say(&format!("--- {name}: {outcome} after {}", Spent(took, of_it)));
                     if outcome != "ok" {
                         totals.breaks();
                     }
@@ -116,6 +116,19 @@ impl Candidate {
 impl Display for Candidate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{} {}", self.kernel, self.tracer))
+    }
+}
+
+/// How long something took, and how much of it on a processor, if that is known.
+struct Spent(Duration, Option<Duration>);
+
+impl Display for Spent {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} s", self.0.as_secs_f64())?;
+        match self.1 {
+            Some(processor) => write!(f, ", {:.0} s of them on a processor", processor.as_secs_f64()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ impl Socket {
             return Err(Skip::NotAChannel);
         }
         let kind = peek::<u16>(sk, &layout::SK_TYPE)?;
-        if call.names_receiver && kind == SOCK_DGRAM {
+        if call.names_receiver() && kind == SOCK_DGRAM {
             return Err(Skip::NoPeer);
         }
         Ok(Self {
@@ -49,7 +49,7 @@ impl Socket {
     /// of calls that have another thing to wait for.
     #[inline(always)]
     pub(super) fn has_room(&self, call: Call) -> bool {
-        let is_told = self.is_stream || call.syscall.may_wait_for_input();
+        let is_told = self.is_stream || call.may_wait_for_input();
         is_told && u64::from(self.queued) + 2 <= u64::from(self.sndbuf / 4)
     }
 

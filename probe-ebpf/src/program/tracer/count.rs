@@ -72,10 +72,8 @@ pub(super) fn recall(task: Task, inode: u64, now: u64) -> Count {
     if counts_blocked() {
         // SAFETY: only the thread's own switches, and its exit, write to its value.
         if let Some(past) = unsafe { PAST.get(task.pid()) } {
-            let leader = task.leader();
-            let is_same = past.inode == inode
-                && past.start == leader.start()
-                && past.exec == u64::from(leader.exec_id());
+            let is_same =
+                past.inode == inode && past.start == task.start() && past.exec == u64::from(task.exec_id());
             if is_same {
                 return past.count;
             }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     layout::{self, NOTIFY_AFTER_NS, peek},
     output::{Output, Skip},
-    task::{Call, Task},
+    task::{Call, Files, Task},
     written,
 };
 
@@ -94,7 +94,7 @@ pub(crate) fn exits<C: EbpfContext>(ctx: &C) {
 
 #[inline(always)]
 fn behind(file: u64) -> Result<Sample, Skip> {
-    let output = Output::behind(file, Call::UNKNOWN)?;
+    let output = Output::behind(file, Call::UNKNOWN, Files::UNKNOWN)?;
     Ok(Sample {
         output,
         token: output.token()?,

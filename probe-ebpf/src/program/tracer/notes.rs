@@ -41,7 +41,7 @@ pub(super) fn note(kind: u32, task: Task, now: u64) {
         pid: task.pid(),
         tgid: task.tgid(),
         reserved: 0,
-        start: task.leader().start(),
+        start: task.start(),
         now,
     });
     slot.submit(0);

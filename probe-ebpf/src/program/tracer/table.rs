@@ -77,12 +77,11 @@ impl Entry {
         entered: u64,
         now: u64,
     ) -> Self {
-        let leader = task.leader();
         Self {
             inode,
             file,
-            start: leader.start(),
-            exec: u64::from(leader.exec_id()),
+            start: task.start(),
+            exec: u64::from(task.exec_id()),
             entered,
             token,
             token_since: now,
@@ -117,8 +116,7 @@ impl Entry {
     /// Whether it is about this thread of this program.
     #[inline(always)]
     pub(super) fn is_by(&self, task: Task) -> bool {
-        let leader = task.leader();
-        self.start == leader.start() && self.exec == u64::from(leader.exec_id())
+        self.start == task.start() && self.exec == u64::from(task.exec_id())
     }
 
     /// Takes in where the reader stands now.
