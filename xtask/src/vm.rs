@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Test programs to run, such as ages; those that concern the tracer unless given
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     test: Vec<String>,
-    /// Guests to run at once; two for each processor and one for each GiB of free memory unless given, one to measure
+    /// Guests to run at once; two for each processor, as far as memory goes, unless given, one to measure
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
     /// Asks the archive for newer kernels than those in the cache

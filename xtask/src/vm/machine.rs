@@ -83,6 +83,7 @@ impl Machine {
 
     /// The board and its processors.
     pub(super) const fn board(self, accelerator: Accelerator) -> &'static [&'static str] {
+        // Room for what a dozen test programs are translated to: when it is full, all is translated anew.
         // With a thread for each processor, one may run a breakpoint that another has taken out of the kernel's
         // code already, as it does with each program that comes and goes; the kernel dies of it.
         match (self, accelerator) {
@@ -91,7 +92,7 @@ impl Machine {
             // emulated they go byte by byte, and take a quarter of all the time.
             (Self::X86, Accelerator::Emulation) => &[
                 "-accel",
-                "tcg,thread=single,tb-size=256",
+                "tcg,thread=single,tb-size=1024",
                 "-cpu",
                 "max,erms=off,fsrm=off",
             ],
@@ -108,7 +109,7 @@ impl Machine {
                 "-machine",
                 "virt,gic-version=3",
                 "-accel",
-                "tcg,thread=single,tb-size=256",
+                "tcg,thread=single,tb-size=1024",
                 "-cpu",
                 "cortex-a72",
             ],

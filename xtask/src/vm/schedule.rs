@@ -7,16 +7,17 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// How many to run: each has two processors and half a GiB, and waits most of the time.
+/// How many to run: each has two processors, half a GiB, and a GiB at most for what it is translated to.
 pub(super) fn jobs(guests: usize) -> usize {
-    /// A guest keeps a third of a processor busy, emulated as it is.
+    const GUEST_KIB: usize = 3 << 19;
+    /// A guest waits for half of the time, even alone.
     const PER_PROCESSOR: usize = 2;
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let free = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.split_whitespace().next()?.parse::<usize>().ok()
     });
-    let fitting = free.map_or(1, |kib| kib >> 20);
+    let fitting = free.map_or(1, |kib| kib / GUEST_KIB);
     guests.min(processors * PER_PROCESSOR).min(fitting).max(1)
 }
 
