@@ -27,6 +27,8 @@ const TRACED: usize = 3;
 /// How many comparisons are needed, and how many exits and signals, for a run to say something.
 const COMPARED: usize = 60;
 const HAPPENED: usize = 3;
+/// No more looks than these are few.
+const FEW: usize = 3;
 /// Differences that are shown with all that is known of them.
 const SHOWN: usize = 4;
 const KINDS: [ChannelKind; 3] = [ChannelKind::Pipe, ChannelKind::Fifo, ChannelKind::Unix];
@@ -243,19 +245,36 @@ impl Outcome {
 }
 
 impl View<'_> {
-    /// Whether it saw this stall of another's, as exactly as both of them can tell.
+    /// Whether it saw this stall of another's, as exactly as both of them can tell. Its own doubt counts where a
+    /// busy machine had time for few looks only: no stall that is compared can have been missed among so few.
     fn has(&self, stall: &Stall, (begin, end): (Duration, Duration), rounds: &Rounds) -> bool {
-        self.stalls.iter().enumerate().any(|(number, its)| {
-            its.writer == stall.writer && {
-                let own = self.tolerances(number, rounds);
-                stall.agrees_with(its, (begin.max(own.0), end.max(own.1)))
+        let doubt = |(from, to): (Mono, Mono)| {
+            if rounds.within(from, to) <= FEW {
+                rounds.tolerance(from, to)
+            } else {
+                Duration::ZERO
             }
-        })
+        };
+        let its = self.stalls.iter().enumerate();
+        its.filter(|(_, its)| its.writer == stall.writer)
+            .any(|(number, its)| {
+                let (before, after) = self.gaps(number);
+                stall.agrees_with(its, (begin.max(doubt(before)), end.max(doubt(after))))
+            })
     }
 
-    /// How exactly it is known when a stall began, and when it ended: between the looks that showed it and those
-    /// that showed the one before and the one after.
+    /// How exactly it is known when a stall began, and when it ended.
     fn tolerances(&self, number: usize, rounds: &Rounds) -> (Duration, Duration) {
+        let (before, after) = self.gaps(number);
+        (
+            rounds.tolerance(before.0, before.1),
+            rounds.tolerance(after.0, after.1),
+        )
+    }
+
+    /// Between which looks a stall began, and between which it ended: those that showed it, and those that showed
+    /// the one before and the one after.
+    fn gaps(&self, number: usize) -> ((Mono, Mono), (Mono, Mono)) {
         let Stall {
             writer, first, until, ..
         } = self.stalls[number];
@@ -265,14 +284,13 @@ impl View<'_> {
             .and_then(its)
             .map_or(first, |stall| stall.until);
         let after = its(number + 1).map_or(until, |stall| stall.first);
-        (rounds.tolerance(before, first), rounds.tolerance(until, after))
+        ((before, first), (until, after))
     }
 
     /// Whether the observer took the writer for gone in the time of a stall when it was only stopped, or was
     /// awake at each of the few looks that a busy machine had time for: what is known of it after that is
     /// another for each way to follow writers.
     fn is_cut(&self, stall: &Stall, tolerance: Duration, rounds: &Rounds, workload: &Workload) -> bool {
-        const FEW: usize = 3;
         let its: Vec<_> = self
             .stalls
             .iter()
