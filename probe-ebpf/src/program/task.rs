@@ -48,7 +48,7 @@ impl TaskState {
     /// What the `task_struct` itself says.
     ///
     /// # Safety
-    /// As for [`Task::new`].
+    /// The pointer is one of the program's context, so that the verifier knows its type.
     #[inline(always)]
     pub(crate) unsafe fn of(task: *const u8) -> Self {
         // SAFETY: the caller's promise.
@@ -292,20 +292,24 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn files(self) -> Option<Files> {
-        let files = self.own.follow(&layout::TASK_FILES);
-        if files.at.is_null() {
-            return None;
-        }
+        let (files, table) = self.descriptors()?;
         let are_shared = files.read::<u32>(&layout::FILES_COUNT) > 1;
-        let table = files.follow(&layout::FILES_FDT);
-        if table.at.is_null() {
-            return None;
-        }
         Some(Files {
             table: table.read(&layout::FDT_FD),
             len: table.read(&layout::FDT_MAX),
             are_pinned: are_shared && self.has_threads(),
         })
+    }
+
+    /// The task's `files_struct`, and the `fdtable` in it.
+    #[inline(always)]
+    fn descriptors(self) -> Option<(Pointer, Pointer)> {
+        let files = self.own.follow(&layout::TASK_FILES);
+        if files.at.is_null() {
+            return None;
+        }
+        let table = files.follow(&layout::FILES_FDT);
+        (!table.at.is_null()).then_some((files, table))
     }
 
     #[inline(always)]
@@ -320,12 +324,8 @@ impl Task {
     /// The address of the bits that say which descriptors an exec closes.
     #[inline(always)]
     pub(crate) fn close_on_exec(self) -> Option<u64> {
-        let files = self.own.follow(&layout::TASK_FILES);
-        if files.at.is_null() {
-            return None;
-        }
-        let table = files.follow(&layout::FILES_FDT);
-        (!table.at.is_null()).then(|| table.read(&layout::FDT_CLOSE_ON_EXEC))
+        let (_, table) = self.descriptors()?;
+        Some(table.read(&layout::FDT_CLOSE_ON_EXEC))
     }
 }
 

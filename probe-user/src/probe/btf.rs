@@ -179,19 +179,12 @@ impl<'a> Btf<'a> {
     /// Which of these functions the kernel has, so that they can be traced by type.
     #[must_use]
     pub fn functions<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
-        let is_at = |tail: &[u8], name: &[u8]| {
-            // Most differ in the first letter already.
-            tail.first() == name.first() && tail.starts_with(name) && tail.get(name.len()) == Some(&0)
-        };
-        let mut found = vec![false; names.len()];
-        for at in &self.functions {
-            let tail = self.strings.get(*at as usize..).unwrap_or_default();
-            if let Some(i) = names.iter().position(|name| is_at(tail, name.as_bytes())) {
-                found[i] = true;
-            }
-        }
-        let found = names.iter().zip(found).filter(|(_, found)| *found);
-        found.map(|(name, _)| *name).collect()
+        let all = self.functions.iter().filter_map(|at| name_at(self.strings, *at));
+        let found: Vec<_> = all
+            .filter(|function| names.iter().any(|name| name.as_bytes() == *function))
+            .collect();
+        let is_found = |name: &&&str| found.contains(&name.as_bytes());
+        names.iter().filter(is_found).copied().collect()
     }
 
     /// Whether an enum has an enumerator of this name.
