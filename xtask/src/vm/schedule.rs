@@ -9,6 +9,7 @@ use std::thread;
 
 /// How many to run: each has two processors, half a GiB, and a GiB at most for what it is translated to.
 pub(super) fn jobs(guests: usize) -> usize {
+    /// What each may take of memory.
     const GUEST_KIB: usize = 3 << 19;
     /// A guest waits for half of the time, even alone.
     const PER_PROCESSOR: usize = 2;
