@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Tracers to try: sched, fentry, kprobe, scan; all unless given
     #[arg(long, value_enum, value_delimiter = ',')]
     tracer: Vec<Tracer>,
-    /// Test programs to run, such as ages; those that concern the tracer unless given
+    /// Test programs to run, such as ages; those that tell something of the kernel and the tracer unless given
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     test: Vec<String>,
     /// Guests to run at once; two for each processor, as far as memory goes, unless given, one to measure
@@ -169,7 +169,12 @@ fn furnish(
         equipment.compiler.with_tests(&steps::tests(args))?
     };
     // The longest come first, so that at the end none runs alone.
-    equipment.furnish(&programs, &steps::all(args), place, interrupt)
+    equipment.furnish(
+        &programs,
+        |line| steps::all(args, machine, line),
+        place,
+        interrupt,
+    )
 }
 
 /// Holds the results against the README, or writes them into it. Says whether all is as it was promised.
@@ -229,10 +234,15 @@ pub(crate) fn demo() -> Result<()> {
     let equipment = Equipment::get(machine, &args, &mut Totals::default())?;
     let programs = equipment.compiler.helpers(&["xtask"])?;
     let command = ["/bin/xtask", "demo", "--with", "/bin/pipestall"].map(str::to_owned);
-    let step = Step::new(NAME.to_owned(), command.into(), Tracer::Sched, LIMIT);
+    let step = || Step::new(NAME.to_owned(), command.clone().into(), Tracer::Sched, LIMIT);
     let interrupt = Interrupt::on_signals()?;
     let work = work_folder()?;
-    let candidates = equipment.furnish(&programs, &[(Tracer::Sched, vec![step])], &work, &interrupt)?;
+    let candidates = equipment.furnish(
+        &programs,
+        |_| vec![(Tracer::Sched, vec![step()])],
+        &work,
+        &interrupt,
+    )?;
     let mut guest = candidates.first().context("no kernel can be had")?.boot()?;
     loop {
         match guest.next_line(&interrupt)? {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::observe::KernelArgs;
 use crate::probe::{
-    kernel::{Kernel, Options, ProbeError, has_the_kernels_pids, tracer::Tracer, trial::Trial},
+    kernel::{Observer, Options, ProbeError, has_the_kernels_pids, tracer::Tracer, trial::Trial},
     layout::WRITE_FUNCTIONS,
     pressure,
     process::Reader,
@@ -81,15 +81,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 fn diagnose(options: &Options) -> Diagnosis {
-    let trial = Trial::new(options);
+    let trial = Trial::run(options);
     let backends = backends(&trial);
     let usable = |tracer: Tracer| backends.iter().any(|b| b.name == tracer.as_str() && b.usable);
     let scan = usable(Tracer::Scan);
-    let tracer = trial
-        .as_ref()
-        .ok()
-        .and_then(|trial| trial.in_order().find(|tracer| usable(*tracer)));
-    let pids = pids(options);
+    let tracer = trial.as_ref().ok().and_then(|trial| {
+        let mut attempts = trial.attempts.iter();
+        attempts
+            .find(|attempt| attempt.outcome.is_ok())
+            .map(|attempt| attempt.tracer)
+    });
+    let pids = pids(trial.as_ref().ok().and_then(|trial| trial.observer));
     let capabilities = capabilities();
     let can_kill = capabilities.iter().any(|c| c.name == "CAP_KILL" && c.held);
     Diagnosis {
@@ -103,9 +105,7 @@ fn diagnose(options: &Options) -> Diagnosis {
         symbols: functions_among(&WRITE_FUNCTIONS).unwrap_or_default(),
         typed: trial
             .as_ref()
-            .map(Trial::typed_functions)
-            .unwrap_or_default()
-            .to_vec(),
+            .map_or_else(|_| Vec::new(), |trial| trial.typed_functions.clone()),
         run_uses: match tracer.filter(|_| scan) {
             Some(Tracer::Scan) => "scan alone: what signals keep waking looks younger than it is".to_owned(),
             Some(tracer) => format!("{tracer} for what happens, scan for what is"),
@@ -138,18 +138,20 @@ fn backends(trial: &Result<Trial, ProbeError>) -> Vec<Backend> {
             "as fentry; of many writers at once it does not see all exits (kretprobes are few)",
         ),
     ];
-    let attempt = |tracer| match trial {
-        Ok(trial) => trial.attempt(tracer).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let outcome = |tracer| -> Result<Option<&String>, String> {
+        let attempts = &trial.as_ref().map_err(ToString::to_string)?.attempts;
+        let attempt = attempts.iter().find(|attempt| attempt.tracer == tracer);
+        let outcome = &attempt.ok_or("it was not tried")?.outcome;
+        outcome.as_ref().map(Option::as_ref).map_err(ToString::to_string)
     };
     let mut found: Vec<_> = GOOD_FOR
         .into_iter()
         .map(|(tracer, good_for)| {
-            let tried = attempt(tracer);
+            let outcome = outcome(tracer);
             Backend {
                 name: tracer.as_str(),
-                usable: tried.is_ok(),
-                detail: match tried {
+                usable: outcome.is_ok(),
+                detail: match outcome {
                     Ok(None) => good_for.to_owned(),
                     Ok(Some(gap)) => format!("{good_for}; {gap}"),
                     Err(error) => error,
@@ -240,22 +242,22 @@ fn cpu_pressure() -> Finding {
     }
 }
 
-/// Whether a pid means the same to this process and to the kernel programs.
-fn pids(options: &Options) -> Finding {
+/// Whether a pid means the same to this process and to the kernel programs, one of which may have seen it.
+fn pids(observer: Option<Observer>) -> Finding {
     let own = std::process::id();
-    match Kernel::scanner(options).and_then(|mut kernel| kernel.look()) {
-        Ok((_, observer)) if observer.tgid == own => Finding {
+    match observer {
+        Some(observer) if observer.tgid == own => Finding {
             ok: true,
             detail: "this process sees the kernel's pids".to_owned(),
         },
-        Ok((_, observer)) => Finding {
+        Some(observer) => Finding {
             ok: false,
             detail: format!(
                 "this process is {own} here and {} to the kernel: a pid namespace; nothing can be enforced",
                 observer.tgid
             ),
         },
-        Err(_) => {
+        None => {
             let namespace = fs::read_link("/proc/self/ns/pid")
                 .map(|p| p.to_string_lossy().into_owned())
                 .unwrap_or_default();

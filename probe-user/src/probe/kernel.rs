@@ -29,7 +29,7 @@ use probe_ebpf::{histogram, pattern::CommFilter, record::DecodeError};
 pub use self::notes::Notes;
 use self::{
     decode::{Clocks, decode},
-    load::{Prepared, create, give_back, load_iter, load_walk, prepare, refused},
+    load::{Constants, Creator, Prepared, give_back, load_iter, load_walk, prepare, refused},
     tracer::Tracer,
 };
 use super::{layout::LayoutError, readers::OpenFiles};
@@ -151,13 +151,9 @@ impl Kernel {
     /// # Errors
     /// See [`ProbeError`].
     pub fn scanner(options: &Options) -> Result<Self, ProbeError> {
-        Self::load(
-            &prepare(&options.btf)?,
-            options,
-            Tracer::Scan,
-            None,
-            std::process::id(),
-        )
+        let prepared = prepare(&options.btf)?;
+        let constants = Constants::of(&prepared, options, Tracer::Scan, None, std::process::id());
+        Self::load(&mut Creator::new(&prepared), options, &constants)
     }
 
     /// Loads the scanner and attaches the tracer that the options name, or the first of all that the
@@ -174,32 +170,34 @@ impl Kernel {
     fn first_that_loads(options: &Options, notify_after: Duration) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
         let tool = tool(&prepared, options)?;
-        let load = |tracer| Self::load(&prepared, options, tracer, Some(notify_after), tool);
-        if let Some(chosen) = options.tracer {
-            return load(chosen);
-        }
-        let mut candidates = Tracer::in_order(&prepared)
-            .filter(|tracer| !options.trace_writes || tracer.is_by_function())
-            .peekable();
-        loop {
-            let tracer = candidates.next().unwrap_or(Tracer::Scan);
-            match load(tracer) {
-                Err(error @ ProbeError::Refused { .. }) if candidates.peek().is_some() => {
-                    log::warn!("not tracing by {tracer}: {error}");
+        let constants = |tracer| Constants::of(&prepared, options, tracer, Some(notify_after), tool);
+        let mut candidates: Vec<_> = match options.tracer {
+            Some(chosen) => vec![constants(chosen)],
+            None => Tracer::in_order(&prepared)
+                .filter(|tracer| !options.trace_writes || tracer.is_by_function())
+                .map(constants)
+                .collect(),
+        };
+        let last = candidates.pop().unwrap_or_else(|| constants(Tracer::Scan));
+        let mut creator = Creator::new(&prepared);
+        for candidate in &candidates {
+            match Self::load(&mut creator, options, candidate) {
+                Err(error @ ProbeError::Refused { .. }) => {
+                    log::warn!("not tracing by {}: {error}", candidate.tracer);
                 }
                 done => return done,
             }
         }
+        Self::load(&mut creator, options, &last)
     }
 
-    fn load(
-        prepared: &Prepared,
+    fn load<'a>(
+        creator: &mut Creator<'a>,
         options: &Options,
-        tracer: Tracer,
-        notify_after: Option<Duration>,
-        tool: u32,
+        constants: &'a Constants,
     ) -> Result<Self, ProbeError> {
-        let mut kernel = Self::looking(prepared, options, tracer, notify_after, tool)?;
+        let mut kernel = Self::looking(creator, options, constants)?;
+        let (prepared, tracer) = (creator.prepared, constants.tracer);
         // Without it `/proc` is walked: slower, and it shows less.
         match load_walk(&mut kernel.ebpf, prepared) {
             Ok(()) => kernel.walks_files = true,
@@ -216,18 +214,17 @@ impl Kernel {
     }
 
     /// Loads what it takes to look, and nothing else.
-    fn looking(
-        prepared: &Prepared,
+    fn looking<'a>(
+        creator: &mut Creator<'a>,
         options: &Options,
-        tracer: Tracer,
-        notify_after: Option<Duration>,
-        tool: u32,
+        constants: &'a Constants,
     ) -> Result<Self, ProbeError> {
-        let mut ebpf = create(prepared, options, tracer, notify_after, tool)?;
-        load_iter(&mut ebpf, SCANNER, "task", &prepared.btf).map_err(|e| refused(Tracer::Scan.what(), &e))?;
+        let mut ebpf = creator.create(constants)?;
+        load_iter(&mut ebpf, SCANNER, "task", &creator.prepared.btf)
+            .map_err(|e| refused(Tracer::Scan.what(), &e))?;
         Ok(Self {
             ebpf,
-            tracer,
+            tracer: constants.tracer,
             clocks: Clocks::default(),
             traces_writes: options.trace_writes,
             walks_files: false,
@@ -377,7 +374,8 @@ fn tool(prepared: &Prepared, options: &Options) -> Result<u32, ProbeError> {
     if has_the_kernels_pids() {
         return Ok(std::process::id());
     }
-    let mut kernel = Kernel::looking(prepared, options, Tracer::Scan, None, std::process::id())?;
+    let constants = Constants::of(prepared, options, Tracer::Scan, None, std::process::id());
+    let mut kernel = Kernel::looking(&mut Creator::new(prepared), options, &constants)?;
     kernel.look().map(|(_, observer)| observer.tgid)
 }
 

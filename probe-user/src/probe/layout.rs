@@ -86,8 +86,8 @@ impl Layout {
     }
 
     /// Each constant's symbol and value.
-    pub fn constants(&self) -> impl Iterator<Item = (&'static str, &u64)> {
-        FIELDS.iter().map(|f| f.symbol).zip(&self.values)
+    pub fn constants(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        FIELDS.iter().map(|f| f.symbol).zip(self.values.iter().copied())
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         }
         assert!(layout.switch_has_prev_state.is_ok());
         // Facts that hold on every 64-bit kernel.
-        let value = |symbol| *layout.constants().find(|(s, _)| *s == symbol).unwrap().1;
+        let value = |symbol| layout.constants().find(|(s, _)| *s == symbol).unwrap().1;
         assert_eq!(value("PIPE_TAIL").abs_diff(value("PIPE_HEAD")), 4);
         assert_eq!(value("BUF_LEN"), value("BUF_OFFSET") + 4);
         assert!(value("TASK_START") < 1 << 16);

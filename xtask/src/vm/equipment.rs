@@ -10,7 +10,7 @@ use super::Args;
 use super::candidate::Candidate;
 use super::guest::{self, Accelerator};
 use super::initramfs::Initramfs;
-use super::kernels::Kernel;
+use super::kernels::{Kernel, Line};
 use super::machine::Machine;
 use super::programs::{Compiler, Programs, busybox};
 use super::steps::{Step, TESTS, Tracer};
@@ -58,32 +58,36 @@ impl Equipment {
         })
     }
 
-    /// A guest of each kernel for each tracer that has steps, with these programs in it.
+    /// A guest of each kernel for each tracer that has steps on it, with these programs in it; all of a tracer's
+    /// together, in the order of the tracers.
     pub(super) fn furnish(
         self,
         programs: &Programs,
-        work: &[(Tracer, Vec<Step>)],
+        work: impl Fn(Line) -> Vec<(Tracer, Vec<Step>)>,
         place: &TempDir,
         interrupt: &Interrupt,
     ) -> Result<Vec<Candidate>> {
         let place = place.path().join(self.machine.name());
         fs::create_dir_all(&place)?;
         let mut candidates = Vec::new();
-        for (tracer, steps) in work {
-            let initramfs = place.join(tracer.to_string());
-            furnish(programs, &self.busybox, steps)?.write(&initramfs)?;
-            candidates.extend(self.kernels.iter().map(|kernel| Candidate {
-                machine: self.machine,
-                qemu: self.qemu.clone(),
-                accelerator: Accelerator::Kvm,
-                kernel: kernel.clone(),
-                tracer: *tracer,
-                steps: steps.iter().map(|step| step.name.clone()).collect(),
-                tests: steps.iter().all(Step::is_test),
-                initramfs: initramfs.clone(),
-                console: place.join(format!("{}-{tracer}.console", kernel.line)),
-            }));
+        for kernel in &self.kernels {
+            for (tracer, steps) in work(kernel.line) {
+                let initramfs = place.join(format!("{}-{tracer}.initramfs", kernel.line));
+                furnish(programs, &self.busybox, &steps)?.write(&initramfs)?;
+                candidates.push(Candidate {
+                    machine: self.machine,
+                    qemu: self.qemu.clone(),
+                    accelerator: Accelerator::Kvm,
+                    kernel: kernel.clone(),
+                    tracer,
+                    steps: steps.iter().map(|step| step.name.clone()).collect(),
+                    tests: steps.iter().all(Step::is_test),
+                    console: initramfs.with_extension("console"),
+                    initramfs,
+                });
+            }
         }
+        candidates.sort_by_key(|candidate| candidate.tracer);
         let accelerator = guest::accelerator(self.machine, interrupt, || {
             candidates.first().context("no guest to try")?.boot()
         });

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Args;
+use super::kernels::{LINES, Line};
+use super::machine::Machine;
 
 /// What measures.
 pub(super) const BENCH: &str = "bench";
@@ -23,6 +25,10 @@ pub(super) const KERNEL_TESTS: [&str; 15] = [
     "ages", "agree", "causes", "crawl", "enforce", "find", "matchers", "mutation", "pace", "proofs",
     "readers", "record", "spared", "tracers", "watch",
 ];
+/// Of these, what is about how far kernels differ: the oldest and the newest tell.
+const AT_THE_ENDS: [&str; 2] = ["mutation", "tracers"];
+/// And what is about rules, which see no kernel: the newest, of one machine, shows that they meet it as they should.
+const OF_RULES: [&str; 6] = ["causes", "crawl", "matchers", "pace", "record", "spared"];
 /// Tests of ages that are about looks, which are the same beside any tracer of functions, and take long.
 const OF_LOOKS: [&str; 3] = [
     "now_and_then",
@@ -103,14 +109,14 @@ pub(super) fn tests(args: &Args) -> Vec<&str> {
     }
 }
 
-/// What is asked for, by tracer.
-pub(super) fn all(args: &Args) -> Vec<(Tracer, Vec<Step>)> {
+/// What is asked for of a kernel, by tracer.
+pub(super) fn all(args: &Args, machine: Machine, line: Line) -> Vec<(Tracer, Vec<Step>)> {
     let tracers = if args.tracer.is_empty() {
         &TRACERS[..]
     } else {
         &args.tracer[..]
     };
-    let steps = |tracer: &Tracer| (*tracer, of_tracer(*tracer, args));
+    let steps = |tracer: &Tracer| (*tracer, of_tracer(*tracer, args, machine, line));
     tracers
         .iter()
         .map(steps)
@@ -118,15 +124,35 @@ pub(super) fn all(args: &Args) -> Vec<(Tracer, Vec<Step>)> {
         .collect()
 }
 
-fn of_tracer(tracer: Tracer, args: &Args) -> Vec<Step> {
+/// Whether a test tells anything there that it does not tell elsewhere.
+fn concerns(test: &str, tracer: Tracer, machine: Machine, line: Line) -> bool {
+    let is_newest = line == LINES[LINES.len() - 1];
+    let is_end = is_newest || line == LINES[0];
+    if tracer != Tracer::Sched {
+        // Between the ends `agree` holds them against each other, and this against what is so.
+        return if is_end {
+            TRACER_TESTS.contains(&test)
+        } else {
+            test == "watch"
+        };
+    }
+    if AT_THE_ENDS.contains(&test) {
+        is_end
+    } else if OF_RULES.contains(&test) {
+        is_newest && machine == Machine::X86
+    } else {
+        true
+    }
+}
+
+fn of_tracer(tracer: Tracer, args: &Args, machine: Machine, line: Line) -> Vec<Step> {
     if args.bench {
         let counts = matches!(tracer, Tracer::Fentry | Tracer::Kprobe);
         let command = [&format!("/bin/{BENCH}"), "--only", "writes"].map(str::to_owned);
         let step = || Step::new(format!("{tracer} {BENCH}"), command.into(), tracer, STEP);
         return counts.then(step).into_iter().collect();
     }
-    let concerns =
-        |test: &&str| !args.test.is_empty() || tracer == Tracer::Sched || TRACER_TESTS.contains(test);
+    let is_asked = |test: &&str| !args.test.is_empty() || concerns(test, tracer, machine, line);
     let step = |test: &str| {
         // When a program is attached to a function, the exits of those asleep in it are lost to the others
         // (bpf_tramp_image_put(), kernel/bpf/trampoline.c), and `watch` counts them.
@@ -153,7 +179,7 @@ fn of_tracer(tracer: Tracer, args: &Args) -> Vec<Step> {
             ..Step::new(format!("{tracer} {test}"), command, tracer, STEP)
         }
     };
-    tests(args).into_iter().filter(concerns).map(step).collect()
+    tests(args).into_iter().filter(is_asked).map(step).collect()
 }
 
 fn environment(tracer: Tracer) -> BTreeMap<&'static str, String> {
@@ -178,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_compares_is_not_run_again_and_shows_what_it_has_compared() {
-        for step in of_tracer(Tracer::Sched, &Args::default()) {
+        for step in of_tracer(Tracer::Sched, &Args::default(), Machine::X86, LINES[3]) {
             let compares = ["sched agree", "sched mutation"].contains(&&*step.name);
             assert_eq!(step.again, !compares, "{}", step.name);
             let shows = step.command.iter().any(|word| word == "--show-output");
@@ -188,12 +214,30 @@ mod tests {
     }
 
     #[test]
-    fn a_tracer_other_than_the_first_is_given_the_tests_that_concern_it() {
-        let names = |tracer| {
-            let steps = of_tracer(tracer, &Args::default());
+    fn each_kernel_is_given_the_tests_that_tell_something_there() {
+        let names = |tracer, machine, line: usize| {
+            let steps = of_tracer(tracer, &Args::default(), machine, LINES[line]);
             steps.into_iter().map(|step| step.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(Tracer::Sched).len(), KERNEL_TESTS.len());
-        assert_eq!(names(Tracer::Scan), ["scan ages", "scan watch"]);
+        assert_eq!(names(Tracer::Sched, Machine::X86, 3).len(), KERNEL_TESTS.len());
+        let between = names(Tracer::Sched, Machine::X86, 1);
+        assert_eq!(
+            between.len(),
+            KERNEL_TESTS.len() - AT_THE_ENDS.len() - OF_RULES.len()
+        );
+        let oldest = names(Tracer::Sched, Machine::X86, 0);
+        assert_eq!(oldest.len(), KERNEL_TESTS.len() - OF_RULES.len());
+        assert_eq!(names(Tracer::Sched, Machine::Arm, 3), oldest);
+        assert_eq!(names(Tracer::Scan, Machine::Arm, 3), ["scan ages", "scan watch"]);
+        assert_eq!(names(Tracer::Scan, Machine::X86, 2), ["scan watch"]);
+    }
+
+    #[test]
+    fn a_test_that_is_named_is_run_everywhere() {
+        let args = Args {
+            test: vec!["pace".to_owned()],
+            ..Args::default()
+        };
+        assert_eq!(of_tracer(Tracer::Scan, &args, Machine::Arm, LINES[1]).len(), 1);
     }
 }

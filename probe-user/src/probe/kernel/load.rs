@@ -39,13 +39,12 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, ProbeError> {
         path: path.to_owned(),
         error,
     })?;
-    let layout = Btf::parse(&bytes)
-        .map_err(LayoutError::from)
-        .and_then(|btf| Layout::resolve(&btf))
-        .map_err(|error| ProbeError::Layout {
-            path: path.to_owned(),
-            error,
-        })?;
+    let useless = |error| ProbeError::Layout {
+        path: path.to_owned(),
+        error,
+    };
+    let types = Btf::parse(&bytes).map_err(|error| useless(error.into()))?;
+    let layout = Layout::resolve(&types).map_err(useless)?;
     let btf = AyaBtf::parse(&bytes, Endianness::default()).map_err(|error| ProbeError::Refused {
         what: "its type information",
         error: error.to_string(),
@@ -72,60 +71,100 @@ fn check_privilege() -> Result<(), ProbeError> {
     Ok(())
 }
 
-/// Creates the maps and fills in the load-time constants, of which `tool` is this process as the kernel numbers it.
-pub(super) fn create(
-    prepared: &Prepared,
-    options: &Options,
-    tracer: Tracer,
-    notify_after: Option<Duration>,
-    tool: u32,
-) -> Result<Ebpf, ProbeError> {
-    // First: the scanner, too, reads what a tracer of functions goes by.
-    tracer.is_served(&prepared.layout)?;
-    // Before 5.11 maps count against this limit; raising it may fail where it does not matter.
-    let no_limit = rustix::process::Rlimit {
-        current: None,
-        maximum: None,
-    };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, no_limit);
+/// Creates objects, one after the other. There is one for all that are tried: aya's loader reads all of the kernel's
+/// types when it is made, whether it is given others or not.
+pub(super) struct Creator<'a> {
+    pub(super) prepared: &'a Prepared,
+    loader: EbpfLoader<'a>,
+}
 
-    let log_level = u8::from(options.kernel_log) * LOG_DEBUG;
-    let is_traced = tracer != Tracer::Scan;
-    let adopt = u64::from(is_traced);
-    let by_function = u64::from(tracer.is_by_function());
-    let counts = options.count_blocked && tracer.counts_blocked();
-    let count_blocked = u64::from(counts);
-    let trace_writes = u64::from(options.trace_writes);
-    // Where nobody can tell, no program that asks is loaded.
-    let has_prev_state = u64::from(prepared.layout.switch_has_prev_state == Ok(true));
-    let has_task_pt_regs = u64::from(prepared.layout.has_task_pt_regs);
-    let stack_size = stack_size();
-    let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
-        u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
-    });
-    let filter = Filter(options.filter);
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(Some(&prepared.btf))
-        .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("SELF_TGID", &tool, true)
-        .override_global("ADOPT", &adopt, true)
-        .override_global("COUNT_BLOCKED", &count_blocked, true)
-        .override_global("TRACE_WRITES", &trace_writes, true)
-        .override_global("BY_FUNCTION", &by_function, true)
-        .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
-        .override_global("STACK_SIZE", &stack_size, true)
-        .override_global("SWITCH_HAS_PREV_STATE", &has_prev_state, true)
-        .override_global("NOTIFY_AFTER_NS", &notify_after_ns, true)
-        .override_global("COMM_FILTER", &filter, true)
-        .map_max_entries("CALLS", if options.trace_writes { MAX_TRACKED } else { 1 })
-        .map_max_entries("WRITTEN", if options.trace_writes { MAX_WRITTEN } else { 1 })
-        .map_max_entries("TRACKED", if is_traced { MAX_TRACKED } else { 1 })
-        .map_max_entries("PAST", if counts { MAX_TRACKED } else { 1 });
-    for (symbol, value) in prepared.layout.constants() {
-        loader.override_global(symbol, value, true);
+impl<'a> Creator<'a> {
+    pub(super) fn new(prepared: &'a Prepared) -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&prepared.btf));
+        Self { prepared, loader }
     }
-    loader.load(OBJECT).map_err(|error| refused_load(&error))
+
+    /// Creates an object's maps and fills in its constants; none of its programs is loaded yet.
+    pub(super) fn create(&mut self, constants: &'a Constants) -> Result<Ebpf, ProbeError> {
+        // First: the scanner, too, reads what a tracer of functions goes by.
+        constants.tracer.is_served(&self.prepared.layout)?;
+        // Before 5.11 maps count against this limit; raising it may fail where it does not matter.
+        let no_limit = rustix::process::Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, no_limit);
+        self.loader
+            .override_global("AYA_LOG_LEVEL", &constants.log_level, true)
+            .override_global("SELF_TGID", &constants.tool, true)
+            .override_global("COMM_FILTER", &constants.filter, true);
+        for (symbol, value) in &constants.words {
+            self.loader.override_global(symbol, value, true);
+        }
+        for (map, size) in constants.sizes {
+            self.loader.map_max_entries(map, size);
+        }
+        self.loader.load(OBJECT).map_err(|error| refused_load(&error))
+    }
+}
+
+/// What an object is created with, so that it serves a tracer.
+pub(super) struct Constants {
+    pub(super) tracer: Tracer,
+    log_level: u8,
+    tool: u32,
+    filter: Filter,
+    words: Vec<(&'static str, u64)>,
+    sizes: [(&'static str, u32); 4],
+}
+
+impl Constants {
+    /// Stalls of at least `notify_after` are noted when their writer wakes; `tool` is this process as the kernel
+    /// numbers it.
+    pub(super) fn of(
+        prepared: &Prepared,
+        options: &Options,
+        tracer: Tracer,
+        notify_after: Option<Duration>,
+        tool: u32,
+    ) -> Self {
+        let layout = &prepared.layout;
+        let is_traced = tracer != Tracer::Scan;
+        let counts = options.count_blocked && tracer.counts_blocked();
+        let notify_after_ns = notify_after.map_or(u64::MAX, |wait| {
+            u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
+        });
+        let mut words = vec![
+            ("ADOPT", u64::from(is_traced)),
+            ("COUNT_BLOCKED", u64::from(counts)),
+            ("TRACE_WRITES", u64::from(options.trace_writes)),
+            ("BY_FUNCTION", u64::from(tracer.is_by_function())),
+            ("HAS_TASK_PT_REGS", u64::from(layout.has_task_pt_regs)),
+            ("STACK_SIZE", stack_size()),
+            // Where nobody can tell, no program that asks is loaded.
+            (
+                "SWITCH_HAS_PREV_STATE",
+                u64::from(layout.switch_has_prev_state == Ok(true)),
+            ),
+            ("NOTIFY_AFTER_NS", notify_after_ns),
+        ];
+        words.extend(layout.constants());
+        let sized = |map, size, is_used: bool| (map, if is_used { size } else { 1 });
+        Self {
+            tracer,
+            log_level: u8::from(options.kernel_log) * LOG_DEBUG,
+            tool,
+            filter: Filter(options.filter),
+            words,
+            sizes: [
+                sized("CALLS", MAX_TRACKED, options.trace_writes),
+                sized("WRITTEN", MAX_WRITTEN, options.trace_writes),
+                sized("TRACKED", MAX_TRACKED, is_traced),
+                sized("PAST", MAX_TRACKED, counts),
+            ],
+        }
+    }
 }
 
 /// `THREAD_SIZE`: a page at least on aarch64 (`arch/arm64/include/asm/memory.h`), where pages may be of 64 KiB,

@@ -1,57 +1,62 @@
-//! Tries whether the kernel takes a program, for `pipestall doctor`. Nothing stays attached.
+//! Tries what the kernel takes, for `pipestall doctor`. Nothing stays attached.
 
 use std::time::Duration;
 
 use super::{
-    Options, ProbeError, SCANNER,
-    load::{Prepared, create, load_iter, prepare, refused},
+    Kernel, Observer, Options, ProbeError,
+    load::{Constants, Creator, prepare},
     tracer::Tracer,
 };
 
-/// What programs are loaded with.
+/// What came of it.
 pub struct Trial {
-    options: Options,
-    prepared: Prepared,
+    /// The functions that write, as far as the types tell of them.
+    pub typed_functions: Vec<&'static str>,
+    /// The ways to follow writers, in the order that `auto` tries them in.
+    pub attempts: Vec<Attempt>,
+    /// This process as the scanner saw it, if that could look.
+    pub observer: Option<Observer>,
+}
+
+/// What came of the scanner alone, or of a way to follow writers alone.
+pub struct Attempt {
+    /// Which.
+    pub tracer: Tracer,
+    /// What such a tracer does not see, or what the kernel says.
+    pub outcome: Result<Option<String>, ProbeError>,
 }
 
 impl Trial {
-    /// Creates the object's maps, without any program.
+    /// Tries each.
     ///
     /// # Errors
-    /// See [`ProbeError`].
-    pub fn new(options: &Options) -> Result<Self, ProbeError> {
+    /// None can be tried: see [`ProbeError`].
+    pub fn run(options: &Options) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
-        create(&prepared, options, Tracer::Scan, None, std::process::id())?;
-        Ok(Self {
-            options: options.clone(),
-            prepared,
-        })
-    }
-
-    /// The functions that write, as far as the types tell of them.
-    #[must_use]
-    pub fn typed_functions(&self) -> &[&'static str] {
-        &self.prepared.layout.write_functions
-    }
-
-    /// The ways to follow writers, in the order that they would be tried in.
-    pub fn in_order(&self) -> impl Iterator<Item = Tracer> {
-        Tracer::in_order(&self.prepared)
-    }
-
-    /// The scanner alone, or a way to follow writers alone; tells what such a tracer does not see.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn attempt(&self, tracer: Tracer) -> Result<Option<String>, ProbeError> {
-        let prepared = &self.prepared;
         let own = std::process::id();
-        let mut ebpf = create(prepared, &self.options, tracer, Some(Duration::MAX), own)?;
-        match tracer {
-            Tracer::Scan => load_iter(&mut ebpf, SCANNER, "task", &prepared.btf)
-                .map_err(|e| refused(Tracer::Scan.what(), &e))?,
-            Tracer::Sched | Tracer::Fentry | Tracer::Kprobe => tracer.attach(&mut ebpf, prepared)?,
+        let all: Vec<_> = Tracer::in_order(&prepared)
+            .map(|tracer| Constants::of(&prepared, options, tracer, Some(Duration::MAX), own))
+            .collect();
+        let mut creator = Creator::new(&prepared);
+        let mut observer = None;
+        let mut attempts = Vec::new();
+        for constants in &all {
+            let tracer = constants.tracer;
+            let outcome = match tracer {
+                Tracer::Scan => Kernel::looking(&mut creator, options, constants).map(|mut kernel| {
+                    observer = kernel.look().ok().map(|(_, observer)| observer);
+                }),
+                Tracer::Sched | Tracer::Fentry | Tracer::Kprobe => creator
+                    .create(constants)
+                    .and_then(|mut ebpf| tracer.attach(&mut ebpf, &prepared)),
+            };
+            let outcome = outcome.map(|()| tracer.gap(&prepared));
+            attempts.push(Attempt { tracer, outcome });
         }
-        Ok(tracer.gap(prepared))
+        Ok(Self {
+            typed_functions: prepared.layout.write_functions.clone(),
+            attempts,
+            observer,
+        })
     }
 }
