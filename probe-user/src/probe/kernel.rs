@@ -152,7 +152,7 @@ impl Kernel {
     /// See [`ProbeError`].
     pub fn scanner(options: &Options) -> Result<Self, ProbeError> {
         let prepared = prepare(&options.btf)?;
-        let constants = Constants::of(&prepared, options, Tracer::Scan, None, std::process::id());
+        let constants = Constants::of_looks(&prepared, options);
         Self::load(&mut Creator::new(&prepared), options, &constants)
     }
 
@@ -374,7 +374,7 @@ fn tool(prepared: &Prepared, options: &Options) -> Result<u32, ProbeError> {
     if has_the_kernels_pids() {
         return Ok(std::process::id());
     }
-    let constants = Constants::of(prepared, options, Tracer::Scan, None, std::process::id());
+    let constants = Constants::of_looks(prepared, options);
     let mut kernel = Kernel::looking(&mut Creator::new(prepared), options, &constants)?;
     kernel.look().map(|(_, observer)| observer.tgid)
 }

@@ -120,6 +120,11 @@ pub(super) struct Constants {
 }
 
 impl Constants {
+    /// For looks alone.
+    pub(super) fn of_looks(prepared: &Prepared, options: &Options) -> Self {
+        Self::of(prepared, options, Tracer::Scan, None, std::process::id())
+    }
+
     /// Stalls of at least `notify_after` are noted when their writer wakes; `tool` is this process as the kernel
     /// numbers it.
     pub(super) fn of(

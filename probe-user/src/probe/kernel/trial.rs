@@ -1,7 +1,5 @@
 //! Tries what the kernel takes, for `pipestall doctor`. Nothing stays attached.
 
-use std::time::Duration;
-
 use super::{
     Kernel, Observer, Options, ProbeError,
     load::{Constants, Creator, prepare},
@@ -35,7 +33,7 @@ impl Trial {
         let prepared = prepare(&options.btf)?;
         let own = std::process::id();
         let all: Vec<_> = Tracer::in_order(&prepared)
-            .map(|tracer| Constants::of(&prepared, options, tracer, Some(Duration::MAX), own))
+            .map(|tracer| Constants::of(&prepared, options, tracer, None, own))
             .collect();
         let mut creator = Creator::new(&prepared);
         let mut observer = None;
