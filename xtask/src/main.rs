@@ -138,7 +138,7 @@ no root. KVM is used if a guest boots with it, else everything is emulated.
 Programs for aarch64 are cross-built; what that takes is installed if it can be.
 
 README.md's table is what a run of all tests has to keep: it fails where a tracer
-that worked on a kernel is refused, or fewer tests pass. --write-table writes the
+that worked on a kernel is refused or fails. --write-table writes the
 table anew. A kernel that cannot be had is skipped, but in `cargo xtask ci` fails.
 
 Example: cargo xtask vm --kernel 6.1 --machine x86_64 --tracer sched --test ages";

@@ -31,7 +31,7 @@ use self::kernels::{Choice, LINES};
 use self::machine::{MACHINES, Machine};
 use self::matrix::{Cell, Row};
 pub(crate) use self::steps::TRACER_TESTS;
-use self::steps::{BENCH, KERNEL_TESTS, Step, Tracer};
+use self::steps::{BENCH, Step, Tracer};
 use crate::interrupt::Interrupt;
 use crate::shell;
 use crate::test::{Demand, Totals};
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Test programs to run, such as ages; those that tell something of the kernel and the tracer unless given
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     test: Vec<String>,
-    /// Guests to run at once; two for each processor, as far as memory goes, unless given, one to measure
+    /// Guests to run at once; three for two processors, as far as memory goes, unless given, one to measure
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
     /// Asks the archive for newer kernels than those in the cache
@@ -168,7 +168,6 @@ fn furnish(
     } else {
         equipment.compiler.with_tests(&steps::tests(args))?
     };
-    // The longest come first, so that at the end none runs alone.
     equipment.furnish(
         &programs,
         |line| steps::all(args, machine, line),
@@ -211,7 +210,7 @@ fn judge(args: &Args, rows: &[Row], is_well: bool) -> Result<bool> {
 
 /// Whether a test that guests would run has one of these in its name; asks the test programs of this machine.
 pub(crate) fn has_test(filters: &[String]) -> Result<bool> {
-    let programs = KERNEL_TESTS.iter().flat_map(|name| ["--test", name]);
+    let programs = steps::suites().flat_map(|name| ["--test", name]);
     let mut command = shell::cargo(&["test", "--quiet", "--package", "tests"]);
     command.args(programs).args(["--", "--list"]).args(filters);
     let what = shell::describe(&command);

@@ -20,15 +20,35 @@ const STEP: Duration = Duration::from_mins(6);
 /// The tests that tell what a tracer is worth; the others look at what is the same with each of them.
 pub(crate) const TRACER_TESTS: [&str; 2] = ["ages", "watch"];
 
+/// On which kernels a test tells something that it does not tell elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// It meets the kernel.
+    Each,
+    /// It is about how far kernels differ: the oldest and the newest show that.
+    Ends,
+    /// It is about rules, which see no kernel: they are run on this machine's own, and on one more.
+    One,
+}
+
 /// The tests of what meets the kernel: the others would tell the same on each.
-pub(super) const KERNEL_TESTS: [&str; 15] = [
-    "ages", "agree", "causes", "crawl", "enforce", "find", "matchers", "mutation", "pace", "proofs",
-    "readers", "record", "spared", "tracers", "watch",
+const SUITES: [(&str, Extent); 15] = [
+    ("ages", Extent::Each),
+    ("agree", Extent::Each),
+    ("causes", Extent::One),
+    ("crawl", Extent::One),
+    ("enforce", Extent::Each),
+    ("find", Extent::Each),
+    ("matchers", Extent::One),
+    ("mutation", Extent::Ends),
+    ("pace", Extent::One),
+    ("proofs", Extent::Each),
+    ("readers", Extent::Each),
+    ("record", Extent::One),
+    ("spared", Extent::One),
+    ("tracers", Extent::Ends),
+    ("watch", Extent::Each),
 ];
-/// Of these, what is about how far kernels differ: the oldest and the newest tell.
-const AT_THE_ENDS: [&str; 2] = ["mutation", "tracers"];
-/// And what is about rules, which see no kernel: the newest, of one machine, shows that they meet it as they should.
-const OF_RULES: [&str; 6] = ["causes", "crawl", "matchers", "pace", "record", "spared"];
 /// Tests of ages that are about looks, which are the same beside any tracer of functions, and take long.
 const OF_LOOKS: [&str; 3] = [
     "now_and_then",
@@ -100,10 +120,15 @@ impl Step {
     }
 }
 
+/// The names of all test programs that guests may be given.
+pub(super) fn suites() -> impl Iterator<Item = &'static str> {
+    SUITES.into_iter().map(|(name, _)| name)
+}
+
 /// The test programs that are run with one tracer or another.
 pub(super) fn tests(args: &Args) -> Vec<&str> {
     if args.test.is_empty() {
-        KERNEL_TESTS.to_vec()
+        suites().collect()
     } else {
         args.test.iter().map(String::as_str).collect()
     }
@@ -124,24 +149,19 @@ pub(super) fn all(args: &Args, machine: Machine, line: Line) -> Vec<(Tracer, Vec
         .collect()
 }
 
-/// Whether a test tells anything there that it does not tell elsewhere.
+/// Whether a test is run there unless it is named.
 fn concerns(test: &str, tracer: Tracer, machine: Machine, line: Line) -> bool {
-    let is_newest = line == LINES[LINES.len() - 1];
-    let is_end = is_newest || line == LINES[0];
+    let [oldest, .., newest] = LINES;
+    let is_end = line == oldest || line == newest;
     if tracer != Tracer::Sched {
-        // Between the ends `agree` holds them against each other, and this against what is so.
-        return if is_end {
-            TRACER_TESTS.contains(&test)
-        } else {
-            test == "watch"
-        };
+        // Between the ends `watch` holds it against what is so, and `agree`, which sched is given, against the others.
+        return test == "watch" || is_end && TRACER_TESTS.contains(&test);
     }
-    if AT_THE_ENDS.contains(&test) {
-        is_end
-    } else if OF_RULES.contains(&test) {
-        is_newest && machine == Machine::X86
-    } else {
-        true
+    let extent = SUITES.into_iter().find(|(name, _)| *name == test);
+    match extent.map(|(_, extent)| extent) {
+        Some(Extent::One) => line == newest && Machine::host() == Some(machine),
+        Some(Extent::Ends) => is_end,
+        Some(Extent::Each) | None => true,
     }
 }
 
@@ -219,17 +239,22 @@ mod tests {
             let steps = of_tracer(tracer, &Args::default(), machine, LINES[line]);
             steps.into_iter().map(|step| step.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(Tracer::Sched, Machine::X86, 3).len(), KERNEL_TESTS.len());
-        let between = names(Tracer::Sched, Machine::X86, 1);
-        assert_eq!(
-            between.len(),
-            KERNEL_TESTS.len() - AT_THE_ENDS.len() - OF_RULES.len()
-        );
-        let oldest = names(Tracer::Sched, Machine::X86, 0);
-        assert_eq!(oldest.len(), KERNEL_TESTS.len() - OF_RULES.len());
-        assert_eq!(names(Tracer::Sched, Machine::Arm, 3), oldest);
-        assert_eq!(names(Tracer::Scan, Machine::Arm, 3), ["scan ages", "scan watch"]);
-        assert_eq!(names(Tracer::Scan, Machine::X86, 2), ["scan watch"]);
+        let of = |wanted: &[Extent]| -> Vec<_> {
+            let suites = SUITES.into_iter().filter(|(_, extent)| wanted.contains(extent));
+            suites.map(|(name, _)| format!("sched {name}")).collect()
+        };
+        for machine in [Machine::X86, Machine::Arm] {
+            let rules = (Machine::host() == Some(machine)).then_some(Extent::One);
+            let newest: Vec<_> = [Extent::Each, Extent::Ends].into_iter().chain(rules).collect();
+            assert_eq!(names(Tracer::Sched, machine, 3), of(&newest));
+            assert_eq!(names(Tracer::Sched, machine, 1), of(&[Extent::Each]));
+            assert_eq!(
+                names(Tracer::Sched, machine, 0),
+                of(&[Extent::Each, Extent::Ends])
+            );
+            assert_eq!(names(Tracer::Scan, machine, 3), ["scan ages", "scan watch"]);
+            assert_eq!(names(Tracer::Scan, machine, 2), ["scan watch"]);
+        }
     }
 
     #[test]
