@@ -409,10 +409,13 @@ impl Agent {
 
     /// Tells the machine who has exited, ahead of what it decides next.
     fn tell_exits(&mut self) {
+        let handles = self.handles.values().map(|watched| watched.handle.get_ref());
+        let exited = Handle::have_exited(handles);
         let gone: Vec<_> = self
             .handles
-            .iter()
-            .filter(|(_, watched)| watched.handle.get_ref().has_exited())
+            .keys()
+            .zip(exited)
+            .filter(|(_, exited)| *exited)
             .map(|(id, _)| *id)
             .collect();
         for id in gone {

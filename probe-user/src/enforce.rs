@@ -110,12 +110,24 @@ impl Handle {
     /// Whether the process has exited, reaped or not.
     #[must_use]
     pub fn has_exited(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        Self::have_exited([self]).contains(&true)
+    }
+
+    /// The same of each of these, in their order, by one call for all.
+    #[must_use]
+    pub fn have_exited<'a>(handles: impl IntoIterator<Item = &'a Self>) -> Vec<bool> {
         let at_once = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+        let mut fds: Vec<_> = handles
+            .into_iter()
+            .map(|handle| PollFd::new(&handle.pidfd, PollFlags::IN))
+            .collect();
+        let polled = poll(&mut fds, Some(&at_once));
+        fds.iter()
+            .map(|fd| polled.is_ok() && !fd.revents().is_empty())
+            .collect()
     }
 
     /// Sends a signal to the process.

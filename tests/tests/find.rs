@@ -1,14 +1,17 @@
 //! What is found and what is not: real ffmpegs behind each kind of channel, under the default
 //! filter, and next to each stuck writer the ones that only look like it.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::ioctl_fionread;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use tests::crowd::{Channel, Plan, WAYS_TO_WRITE};
 use tests::family::Family;
 use tests::ffmpeg::{self, Stuck};
@@ -290,6 +293,43 @@ fn a_finished_stall_is_gone_at_once() {
     assert_eq!(before.stalls.len(), 4, "{before:#?}");
     assert_eq!(after.stalls.len(), 1, "{after:#?}");
     assert!(after.has(control));
+}
+
+#[test]
+fn what_is_queued_in_a_pipe_is_what_its_reader_could_take() {
+    const PAGE: usize = 4096;
+    // No two fit a slot.
+    const CHUNK: usize = 3000;
+    need!(need::bpf());
+    let name = names::unique("queued");
+    // One slot; as many as pipes begin with, some of them used anew; the most that ordinary users may have.
+    let pipes = [(1, 0), (16, 5), (256, 0)].map(|(slots, taken)| {
+        let (reader, stdout) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        fcntl_setpipe_size(&stdout, slots * PAGE).expect("so many slots");
+        let mut command = Command::new(binary::stuck());
+        command
+            .args(["write", "--name", &name, "--chunk", &CHUNK.to_string()])
+            .stdin(Stdio::null())
+            .stdout(stdout);
+        let writer = Family::start(&mut command);
+        drop(command);
+        let mut reader = File::from(reader);
+        reader
+            .read_exact(&mut vec![0; taken * CHUNK])
+            .expect("some of it");
+        wait::until("each slot is used", wait::PATIENCE, || {
+            (ioctl_fionread(&reader) == Ok((slots * CHUNK) as u64)).then_some(())
+        });
+        proc::await_blocked_write(writer.pid());
+        (writer, reader)
+    });
+
+    let look = ps(&["--comm", &name, "--min", "0s"]);
+
+    for (writer, reader) in &pipes {
+        let readable = ioctl_fionread(reader).expect("the kernel's own count");
+        assert_eq!(look.of(writer.pid()).queued_bytes, Some(readable));
+    }
 }
 
 /// Asserts that what is reported of an ffmpeg is what /proc and the test know of it.

@@ -1,5 +1,7 @@
 //! Starts the benchmark, which is a program of the package `tests`. Knows nothing of what it measures.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::build::{self, Profile};
@@ -8,15 +10,14 @@ use crate::shell;
 /// Builds what is measured, as users get it, and runs the benchmark with `args`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let pipestall = build::pipestall(Profile::Release)?;
-    let mut bench = shell::cargo(&[
-        "run",
-        "--quiet",
+    // Beside it are the programs that it starts.
+    shell::run(&mut shell::cargo(&[
+        "build",
         "--release",
         "--package",
         "tests",
-        "--bin",
-        "bench",
-        "--",
-    ]);
-    shell::run(bench.args(args).env("PIPESTALL_BIN", pipestall))
+        "--bins",
+    ]))?;
+    let bench = pipestall.with_file_name("bench");
+    shell::run(Command::new(bench).args(args).env("PIPESTALL_BIN", pipestall))
 }

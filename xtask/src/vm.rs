@@ -17,6 +17,7 @@ mod schedule;
 mod steps;
 mod sums;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -128,8 +129,8 @@ pub(crate) fn run(args: &Args) -> Result<Totals> {
         let results = schedule::in_parallel(&candidates, jobs, |candidate| candidate.follow(&interrupt));
         interrupt.check()?;
         let kernels = add_rows(&mut rows, &candidates, &results);
-        measured += results.iter().filter(|totals| !totals.has_skipped()).count();
-        for result in results {
+        for (_, result) in results.into_iter().flatten() {
+            measured += usize::from(!result.has_skipped());
             totals += result;
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -236,12 +237,7 @@ pub(crate) fn demo() -> Result<()> {
     let step = || Step::new(NAME.to_owned(), command.clone().into(), Tracer::Sched, LIMIT);
     let interrupt = Interrupt::on_signals()?;
     let work = work_folder()?;
-    let candidates = equipment.furnish(
-        &programs,
-        |_| vec![(Tracer::Sched, vec![step()])],
-        &work,
-        &interrupt,
-    )?;
+    let candidates = equipment.furnish(&programs, |_| vec![vec![step()]], &work, &interrupt)?;
     let mut guest = candidates.first().context("no kernel can be had")?.boot()?;
     loop {
         match guest.next_line(&interrupt)? {
@@ -263,16 +259,20 @@ fn work_folder() -> Result<TempDir> {
 }
 
 /// The results of a machine's guests, a row for each kernel. Returns how many kernels there were.
-fn add_rows(rows: &mut Vec<Row>, candidates: &[Candidate], results: &[Totals]) -> usize {
+fn add_rows(rows: &mut Vec<Row>, candidates: &[Candidate], results: &[BTreeMap<Tracer, Totals>]) -> usize {
     let before = rows.len();
-    for (candidate, totals) in candidates.iter().zip(results) {
+    for (candidate, results) in candidates.iter().zip(results) {
         let (line, machine) = (candidate.kernel.line, candidate.machine);
         let known = rows.iter().position(|row| row.is_of(line, machine));
         let at = known.unwrap_or_else(|| {
             rows.push(Row::new(line, machine, &candidate.kernel.release));
             rows.len() - 1
         });
-        rows[at].set(candidate.tracer, Cell::of(totals));
+        for (tracer, totals) in results {
+            rows[at].set(*tracer, Cell::of(totals));
+        }
     }
+    // They were run in another order than people look for them.
+    rows[before..].sort_by_key(|row| LINES.iter().position(|line| *line == row.line));
     rows.len() - before
 }

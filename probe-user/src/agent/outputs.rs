@@ -163,20 +163,17 @@ impl Outputs {
     }
 
     fn publish(&mut self) -> Result<()> {
-        self.said_anything |= !self.fresh.is_empty();
-        for published in std::mem::take(&mut self.fresh) {
-            let printed = self.printer.as_mut().map_or(Ok(()), |printer| {
-                printer.print(&published.event, published.json.clone())
-            });
+        let fresh = std::mem::take(&mut self.fresh);
+        self.said_anything |= !fresh.is_empty();
+        let printer = self.printer.as_mut();
+        let outcome = printer.map_or(Ok(()), |printer| printer.print(&fresh));
+        for published in fresh {
             self.hub.publish(&published);
             if let Some(alerts) = &mut self.alerts {
                 alerts.send(published.event.seq, &published.json);
             }
-            if let Err(error) = printed {
-                self.stop_printing(error)?;
-            }
         }
-        Ok(())
+        outcome.or_else(|error| self.stop_printing(error))
     }
 
     /// Waits until any of those who are told fails.

@@ -1,14 +1,16 @@
 //! Prints events without ever holding up the loop that makes them.
 //!
-//! Whoever reads pipestall's output may stop reading it, of all things. Lines go
-//! through a bounded queue to a thread of their own; what does not fit is counted
-//! and said.
+//! Whoever reads pipestall's output may stop reading it, of all things. Events go
+//! through a bounded queue to a thread of their own, which is woken once for all that
+//! come together; what does not fit is counted and said.
 
 use std::{
+    fmt::Write as _,
     io::{self, Write as _},
     sync::{
         Arc,
-        mpsc::{self, Receiver, SyncSender, TrySendError},
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, Sender},
     },
     thread,
     time::Duration,
@@ -16,8 +18,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::event::Event;
+use super::hub::Published;
 
+/// How many events may wait.
 const QUEUE: usize = 4096;
 
 /// How long the rest of the queue may take when the agent stops.
@@ -32,10 +35,24 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    fn lines(self, events: &[Arc<Published>]) -> String {
+        let mut lines = String::new();
+        for published in events {
+            let _ = match self {
+                Self::Text => writeln!(lines, "{}", published.event.line()),
+                Self::Json => writeln!(lines, "{}", published.json),
+            };
+        }
+        lines
+    }
+}
+
 /// The way to standard output.
 pub struct Printer {
-    format: Format,
-    lines: SyncSender<String>,
+    events: Sender<Vec<Arc<Published>>>,
+    /// How many events have been handed over and not been printed.
+    waiting: Arc<AtomicUsize>,
     /// Why the thread stopped, if a write failed; its end is dropped when it stops.
     done: Receiver<io::Error>,
     failure: Arc<Notify>,
@@ -46,46 +63,46 @@ impl Printer {
     /// Starts the thread.
     #[must_use]
     pub fn start(format: Format) -> Self {
-        let (lines, queue) = mpsc::sync_channel::<String>(QUEUE);
+        let (events, queue) = mpsc::channel::<Vec<Arc<Published>>>();
         let (finished, done) = mpsc::channel();
         let failure = Arc::new(Notify::new());
         let failed = Arc::clone(&failure);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&waiting);
         thread::spawn(move || {
             let mut out = std::io::stdout().lock();
-            for line in queue {
-                if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+            for events in queue {
+                let lines = format.lines(&events);
+                if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
                     let _ = finished.send(error);
                     failed.notify_one();
                     break;
                 }
+                left.fetch_sub(events.len(), Ordering::Relaxed);
             }
         });
         Self {
-            format,
-            lines,
+            events,
+            waiting,
             done,
             failure,
             lost: 0,
         }
     }
 
-    /// Queues an event, of which `json` is the line.
+    /// Queues events.
     ///
     /// # Errors
     /// Standard output cannot be written to any more.
-    pub fn print(&mut self, event: &Event, json: String) -> io::Result<()> {
-        let line = match self.format {
-            Format::Text => event.line(),
-            Format::Json => json,
-        };
-        match self.lines.try_send(line) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => {
-                self.lost += 1;
-                Ok(())
-            }
-            Err(TrySendError::Disconnected(_)) => Err(self.error()),
+    pub fn print(&mut self, events: &[Arc<Published>]) -> io::Result<()> {
+        let room = QUEUE.saturating_sub(self.waiting.load(Ordering::Relaxed));
+        let fitting = &events[..events.len().min(room)];
+        self.lost += (events.len() - fitting.len()) as u64;
+        if fitting.is_empty() {
+            return Ok(());
         }
+        self.waiting.fetch_add(fitting.len(), Ordering::Relaxed);
+        self.events.send(fitting.to_vec()).map_err(|_| self.error())
     }
 
     /// Waits until standard output cannot be written to any more; [`Self::error`] then says why.
@@ -111,9 +128,9 @@ impl Printer {
     #[must_use]
     pub fn finish(self) -> u64 {
         let Self {
-            lines, done, lost, ..
+            events, done, lost, ..
         } = self;
-        drop(lines);
+        drop(events);
         // The thread drops its end when the queue is empty.
         let _ = done.recv_timeout(AT_THE_END);
         lost

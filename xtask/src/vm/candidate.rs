@@ -1,5 +1,6 @@
-//! One guest that can be booted, followed from its first line to its last. Knows its steps by name only.
+//! One guest that can be booted, followed from its first line to its last. Knows its steps by name and tracer only.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,16 +17,15 @@ use crate::interrupt::Interrupt;
 use crate::shell;
 use crate::test::Totals;
 
-/// What can be booted, and has not been yet: a kernel, and what one tracer is to do on it.
+/// What can be booted, and has not been yet: a kernel, and what is to be done on it.
 #[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) machine: Machine,
     pub(super) qemu: PathBuf,
     pub(super) accelerator: Accelerator,
     pub(super) kernel: Kernel,
-    pub(super) tracer: Tracer,
-    /// The names of what it is to do.
-    pub(super) steps: Vec<String>,
+    /// What it is to do: by which tracer, and the step's name.
+    pub(super) steps: Vec<(Tracer, String)>,
     /// Whether each of them is a test program.
     pub(super) tests: bool,
     pub(super) initramfs: PathBuf,
@@ -44,44 +44,81 @@ impl Candidate {
         )
     }
 
-    /// Boots it, shows what it says, and adds up the results.
-    pub(super) fn follow(&self, interrupt: &Interrupt) -> Totals {
-        let mut totals = Totals::default();
+    /// The tracers that have steps, in their order.
+    pub(super) fn tracers(&self) -> Vec<Tracer> {
+        let mut tracers: Vec<_> = self.steps.iter().map(|(tracer, _)| *tracer).collect();
+        tracers.dedup();
+        tracers
+    }
+
+    /// Boots it, shows what it says, and adds up the results of each tracer.
+    pub(super) fn follow(&self, interrupt: &Interrupt) -> BTreeMap<Tracer, Totals> {
+        let mut results: BTreeMap<_, _> = self
+            .tracers()
+            .into_iter()
+            .map(|tracer| (tracer, Totals::default()))
+            .collect();
         if interrupt.check().is_err() {
-            return totals;
+            return results;
         }
         let start = shell::now();
         let mut processor = None;
+        let mut ledger = Ledger::new(self.steps.iter().map(|(_, name)| name), self.tests);
         let followed = self.boot().and_then(|mut guest| {
-            let read = self.read(&mut guest, &mut totals, interrupt);
+            let read = self.read(&mut guest, &mut ledger, &mut results, interrupt);
             processor = guest.processor_time();
             read
         });
         if let Err(error) = followed {
-            self.say(&format!("{error:#}"));
+            self.say(self.steps[0].0, &format!("{error:#}"));
             eprintln!("error: {self}: {}", first_line(&error));
-            totals.breaks();
+            // Whoever has nothing open has come to its end before that, unless that is true of all.
+            let owes = |tracer: &Tracer| {
+                let mut steps = self.steps.iter().filter(|(by, _)| by == tracer);
+                steps.any(|(_, name)| ledger.owes(name))
+            };
+            let debtors: Vec<_> = results.keys().copied().filter(owes).collect();
+            for (tracer, totals) in &mut results {
+                if debtors.is_empty() || debtors.contains(tracer) {
+                    totals.breaks();
+                }
+            }
         }
         eprintln!("vm: {self} is done: {}", Spent(start.elapsed(), processor));
-        totals
+        results
     }
 
     /// # Errors
     /// The guest came to no end, or has left out something.
-    fn read(&self, guest: &mut Guest, totals: &mut Totals, interrupt: &Interrupt) -> Result<()> {
-        let mut ledger = Ledger::new(&self.steps, self.tests);
+    fn read(
+        &self,
+        guest: &mut Guest,
+        ledger: &mut Ledger,
+        results: &mut BTreeMap<Tracer, Totals>,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
         let mut processor = None;
+        // Whose step it is.
+        let mut tracer = self.steps[0].0;
         loop {
-            match guest.next_line(interrupt)? {
+            let line = guest.next_line(interrupt)?;
+            if let Line::Step(name, _) = &line
+                && let Some((by, _)) = self.steps.iter().find(|(_, step)| step == name)
+            {
+                tracer = *by;
+            }
+            let totals = results.entry(tracer).or_default();
+            match line {
                 Line::Boot(_) => {}
                 Line::Step(name, _) => {
                     processor = guest.processor_time();
-                    self.say(&format!("--- {name}"));
+                    self.say(tracer, &format!("--- {name}"));
                 }
                 Line::Done { outcome, took, name } => {
                     let of_it = guest.processor_time().zip(processor);
                     let of_it = of_it.map(|(now, then)| now.saturating_sub(then));
-                    self.say(&format!("--- {name}: {outcome} after {}", Spent(took, of_it)));
+                    let spent = Spent(took, of_it);
+                    self.say(tracer, &format!("--- {name}: {outcome} after {spent}"));
                     if outcome != "ok" {
                         totals.breaks();
                     }
@@ -89,33 +126,35 @@ impl Candidate {
                 }
                 Line::Again(count, tests) => {
                     totals.run_again(count);
-                    self.say(&format!("--- by themselves, once more: {tests}"));
+                    self.say(tracer, &format!("--- by themselves, once more: {tests}"));
                 }
                 Line::Complaint(text) => {
-                    self.say(&format!("--- the kernel complains: {text}"));
+                    self.say(tracer, &format!("--- the kernel complains: {text}"));
                     totals.breaks();
                 }
                 Line::Output(text) => {
                     totals.read(&text);
                     ledger.read(&text);
-                    self.say(&text);
+                    self.say(tracer, &text);
                 }
                 Line::End => return ledger.close(),
             }
         }
     }
 
-    /// Prints a line of the guest's.
-    fn say(&self, text: &str) {
+    /// Prints a line of the guest's, after the machine, the kernel and the tracer, as `aarch64 6.1 sched`.
+    fn say(&self, tracer: Tracer, text: &str) {
+        let whose = format!("{} {tracer}", self.kernel);
         // A closed stdout leaves nobody to tell.
-        let _ = writeln!(std::io::stdout().lock(), "{self:>21} | {text}");
+        let _ = writeln!(std::io::stdout().lock(), "{whose:>21} | {text}");
     }
 }
 
-/// The machine, the kernel and the tracer, as `aarch64 6.1 sched`.
+/// The machine, the kernel and the tracers, as `aarch64 6.1 fentry, kprobe, scan`.
 impl Display for Candidate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{} {}", self.kernel, self.tracer))
+        let tracers: Vec<_> = self.tracers().iter().map(ToString::to_string).collect();
+        write!(f, "{} {}", self.kernel, tracers.join(", "))
     }
 }
 

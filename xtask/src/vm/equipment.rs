@@ -1,8 +1,8 @@
 //! What the guests of a machine are made with: its emulator, compiler and kernels, and what goes into their file system.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,12 +61,11 @@ impl Equipment {
         })
     }
 
-    /// A guest of each kernel for each tracer that has steps on it, with these programs in it; the longest first, so
-    /// that at the end none runs alone.
+    /// The guests of each kernel, with these programs in them; the longest first, so that at the end none runs alone.
     pub(super) fn furnish(
         self,
         programs: &Programs,
-        work: impl Fn(Line) -> Vec<(Tracer, Vec<Step>)>,
+        work: impl Fn(Line) -> Vec<Vec<Step>>,
         place: &TempDir,
         interrupt: &Interrupt,
     ) -> Result<Vec<Candidate>> {
@@ -74,12 +73,15 @@ impl Equipment {
         fs::create_dir_all(&place)?;
         let mut candidates = Vec::new();
         // Kernels that are given the same share it: it takes a quarter of a GiB.
-        let mut packed: HashMap<Vec<String>, PathBuf> = HashMap::new();
+        let mut packed: BTreeMap<Vec<(Tracer, String)>, PathBuf> = BTreeMap::new();
         for kernel in &self.kernels {
-            for (tracer, steps) in work(kernel.line) {
-                let name = place.join(format!("{}-{tracer}", kernel.line));
-                let names: Vec<_> = steps.iter().map(|step| step.name.clone()).collect();
-                let initramfs = match packed.entry(names.clone()) {
+            for (number, steps) in work(kernel.line).into_iter().enumerate() {
+                let name = place.join(format!("{}-{number}", kernel.line));
+                let owed: Vec<_> = steps
+                    .iter()
+                    .map(|step| (step.tracer, step.name.clone()))
+                    .collect();
+                let initramfs = match packed.entry(owed.clone()) {
                     Entry::Occupied(same) => same.get().clone(),
                     Entry::Vacant(none) => {
                         furnish(programs, &self.busybox, &steps)?.write(&name)?;
@@ -93,15 +95,14 @@ impl Equipment {
                     qemu: self.qemu.clone(),
                     accelerator: Accelerator::Kvm,
                     kernel: kernel.clone(),
-                    tracer,
                     tests: steps.iter().all(Step::is_test),
-                    steps: names,
+                    steps: owed,
                     initramfs,
                     console: console.into(),
                 });
             }
         }
-        candidates.sort_by_key(|candidate| (candidate.tracer, Reverse(candidate.steps.len())));
+        candidates.sort_by_key(|candidate| (candidate.tracers(), Reverse(candidate.steps.len())));
         let accelerator = guest::accelerator(self.machine, interrupt, || {
             candidates.first().context("no guest to try")?.boot()
         });

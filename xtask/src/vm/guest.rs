@@ -30,7 +30,9 @@ const LINES: usize = 1024;
 /// A longer line comes in pieces.
 const LINE: u64 = 1 << 16;
 
-const MEMORY: &str = "512M";
+/// With less than 512 MiB for all but itself a kernel gives no huge pages, as those of users do (`hugepage_init()`
+/// in `mm/huge_memory.c`).
+const MEMORY: &str = "640M";
 
 /// How instructions are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

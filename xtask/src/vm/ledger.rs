@@ -15,9 +15,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(steps: &[String], tells: bool) -> Self {
+    pub(super) fn new<'a>(steps: impl IntoIterator<Item = &'a String>, tells: bool) -> Self {
         Self {
-            open: steps.iter().cloned().collect(),
+            open: steps.into_iter().cloned().collect(),
             tells,
             results: 0,
         }
@@ -45,12 +45,17 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether a step has not been done.
+    pub(super) fn owes(&self, step: &str) -> bool {
+        self.open.contains(step)
+    }
+
     /// The guest says that it has done all.
     ///
     /// # Errors
     /// It has not.
-    pub(super) fn close(self) -> Result<()> {
-        let open: Vec<_> = self.open.into_iter().collect();
+    pub(super) fn close(&self) -> Result<()> {
+        let open: Vec<_> = self.open.iter().map(String::as_str).collect();
         ensure!(open.is_empty(), "it has left out {}", open.join(", "));
         Ok(())
     }

@@ -95,6 +95,8 @@ impl Display for Tracer {
 #[derive(Serialize)]
 pub(super) struct Step {
     pub(super) name: String,
+    #[serde(skip)]
+    pub(super) tracer: Tracer,
     pub(super) command: Vec<String>,
     env: BTreeMap<&'static str, String>,
     /// Seconds.
@@ -107,6 +109,7 @@ impl Step {
     pub(super) fn new(name: String, command: Vec<String>, tracer: Tracer, limit: Duration) -> Self {
         Self {
             name,
+            tracer,
             command,
             env: environment(tracer),
             timeout: limit.as_secs(),
@@ -134,18 +137,26 @@ pub(super) fn tests(args: &Args) -> Vec<&str> {
     }
 }
 
-/// What is asked for of a kernel, by tracer.
-pub(super) fn all(args: &Args, machine: Machine, line: Line) -> Vec<(Tracer, Vec<Step>)> {
+/// What is asked for of a kernel, by guest: what takes longest has one of its own, as it is what is waited for. The
+/// rest shares one, since a boot takes as long as a few tests.
+pub(super) fn all(args: &Args, machine: Machine, line: Line) -> Vec<Vec<Step>> {
     let tracers = if args.tracer.is_empty() {
         &TRACERS[..]
     } else {
         &args.tracer[..]
     };
-    let steps = |tracer: &Tracer| (*tracer, of_tracer(*tracer, args, machine, line));
-    tracers
-        .iter()
-        .map(steps)
-        .filter(|(_, steps)| !steps.is_empty())
+    let (mut sched, mut others) = (Vec::new(), Vec::new());
+    for tracer in tracers {
+        let guest = if *tracer == Tracer::Sched {
+            &mut sched
+        } else {
+            &mut others
+        };
+        guest.extend(of_tracer(*tracer, args, machine, line));
+    }
+    [sched, others]
+        .into_iter()
+        .filter(|steps| !steps.is_empty())
         .collect()
 }
 
@@ -220,6 +231,8 @@ fn environment(tracer: Tracer) -> BTreeMap<&'static str, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -255,6 +268,22 @@ mod tests {
             assert_eq!(names(Tracer::Scan, machine, 3), ["scan ages", "scan watch"]);
             assert_eq!(names(Tracer::Scan, machine, 2), ["scan watch"]);
         }
+    }
+
+    #[test]
+    fn what_takes_longest_has_a_guest_of_its_own_and_the_rest_shares_one() {
+        let guests = all(&Args::default(), Machine::X86, LINES[1]);
+        let tracers = |steps: &[Step]| steps.iter().map(|step| step.tracer).collect::<BTreeSet<_>>();
+        let [sched, others] = &guests[..] else {
+            panic!("{} guests", guests.len());
+        };
+        assert_eq!(tracers(sched), [Tracer::Sched].into());
+        assert_eq!(tracers(others), TRACERS[1..].iter().copied().collect());
+        let one = Args {
+            tracer: vec![Tracer::Scan],
+            ..Args::default()
+        };
+        assert_eq!(all(&one, Machine::X86, LINES[1]).len(), 1);
     }
 
     #[test]

@@ -1,12 +1,20 @@
 //! A pipe's ring of buffers.
 
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::Array};
 use probe_ebpf::record::DrainToken;
 
 use super::Skip;
-use crate::layout::{self, peek, peek_fields};
+use crate::layout::{self, peek_fields};
 
 /// Most slots of a pipe whose bytes are summed up: a ring of 1 MiB, the limit for ordinary users.
 const MAX_SLOTS: u32 = 256;
+
+/// A copy of so many, each a `struct pipe_buffer`, which is no larger: more than a program's stack holds. Only a scan
+/// writes to it, and no two scans by one object run at once.
+#[map]
+static SLOTS: Array<[[u64; 8]; MAX_SLOTS as usize]> = Array::with_max_entries(1, 0);
 
 /// A pipe's ring of buffers (include/linux/pipe_fs_i.h).
 #[derive(Clone, Copy)]
@@ -60,24 +68,57 @@ impl Ring {
         self.bufs + u64::from(index) * layout::BUF_SIZE.load()
     }
 
-    /// The bytes in all slots, as far as they are counted.
+    /// The bytes in all slots, as far as they are counted: of a larger ring, in as many.
+    ///
+    /// The slots are copied as a whole. To read each by itself takes as many calls, and the verifier follows each of
+    /// those that there may be.
     #[inline(always)]
     pub(super) fn bytes(&self, token: DrainToken) -> Result<u64, Skip> {
         let used = self.head.wrapping_sub(self.tail);
         // The token has the first one's length, in its lower half.
         let DrainToken([_, first]) = token;
-        let mut sum = first & u64::from(u32::MAX);
-        let mut i = 1;
-        while i < MAX_SLOTS {
-            if i >= used {
-                break;
-            }
-            sum += u64::from(peek::<u32>(
-                self.slot(self.tail.wrapping_add(i)),
-                &layout::BUF_LEN,
-            )?);
-            i += 1;
+        let first = first & u64::from(u32::MAX);
+        if used < 2 {
+            return Ok(first);
         }
-        Ok(sum)
+        let (slot_size, len_at) = (layout::BUF_SIZE.load(), layout::BUF_LEN.load());
+        let copy = SLOTS.get_ptr_mut(0).ok_or(Skip::Fault)?.cast::<u8>();
+        // A ring's size is a power of two.
+        let mask = self.size.wrapping_sub(1) & (MAX_SLOTS - 1);
+        let len = u64::from(mask + 1) * slot_size;
+        // SAFETY: the verifier, which knows the size of a slot, sees that so many fit; the helper checks the address.
+        let failed = unsafe { bpf_probe_read_kernel(copy.cast(), len as u32, self.bufs as *const c_void) };
+        if failed != 0 {
+            return Err(Skip::Fault);
+        }
+        // SAFETY: it holds the lengths of as many slots.
+        let others = unsafe {
+            sum(
+                copy.add(len_at as usize),
+                u64::from(self.tail),
+                u64::from(mask),
+                u64::from(used),
+            )
+        };
+        Ok(first + others)
     }
+}
+
+/// Adds up the lengths of `used` slots but the first, which is at `tail`. By itself it has all that it needs in
+/// registers, and the verifier has the less to follow.
+///
+/// # Safety
+/// `lengths` points to the first of as many lengths as `mask` has values, each a slot's size from the next.
+#[inline(never)]
+unsafe fn sum(lengths: *const u8, tail: u64, mask: u64, used: u64) -> u64 {
+    let size = layout::BUF_SIZE.load();
+    let mut sum = 0;
+    let mut i = 1;
+    while i < u64::from(MAX_SLOTS) && i < used {
+        let slot = ((tail + i) & mask) * size;
+        // SAFETY: the caller's promise.
+        sum += u64::from(unsafe { lengths.add(slot as usize).cast::<u32>().read_volatile() });
+        i += 1;
+    }
+    sum
 }
