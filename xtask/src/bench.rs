@@ -11,13 +11,7 @@ use crate::shell;
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let pipestall = build::pipestall(Profile::Release)?;
     // Beside it are the programs that it starts.
-    shell::run(&mut shell::cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "tests",
-        "--bins",
-    ]))?;
+    build::helpers(Profile::Release)?;
     let bench = pipestall.with_file_name("bench");
     shell::run(Command::new(bench).args(args).env("PIPESTALL_BIN", pipestall))
 }

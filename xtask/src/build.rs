@@ -20,6 +20,11 @@ pub(crate) fn pipestall(profile: Profile) -> Result<PathBuf> {
     build(&["--package", "probe-user"], profile)
 }
 
+/// Builds the programs that tests and the benchmark start, beside `pipestall`.
+pub(crate) fn helpers(profile: Profile) -> Result<()> {
+    build(&["--package", "tests"], profile).map(drop)
+}
+
 /// Builds all programs of the workspace, the tests' helpers too, and returns the path of `pipestall`.
 pub(crate) fn everything(profile: Profile) -> Result<PathBuf> {
     build(&["--workspace"], profile)

@@ -63,7 +63,7 @@ impl Candidate {
         }
         let start = shell::now();
         let mut processor = None;
-        let mut ledger = Ledger::new(self.steps.iter().map(|(_, name)| name), self.tests);
+        let mut ledger = Ledger::new(&self.steps, self.tests);
         let followed = self.boot().and_then(|mut guest| {
             let read = self.read(&mut guest, &mut ledger, &mut results, interrupt);
             processor = guest.processor_time();
@@ -72,16 +72,8 @@ impl Candidate {
         if let Err(error) = followed {
             self.say(self.steps[0].0, &format!("{error:#}"));
             eprintln!("error: {self}: {}", first_line(&error));
-            // Whoever has nothing open has come to its end before that, unless that is true of all.
-            let owes = |tracer: &Tracer| {
-                let mut steps = self.steps.iter().filter(|(by, _)| by == tracer);
-                steps.any(|(_, name)| ledger.owes(name))
-            };
-            let debtors: Vec<_> = results.keys().copied().filter(owes).collect();
-            for (tracer, totals) in &mut results {
-                if debtors.is_empty() || debtors.contains(tracer) {
-                    totals.breaks();
-                }
+            for tracer in ledger.blamed() {
+                results.entry(tracer).or_default().breaks();
             }
         }
         eprintln!("vm: {self} is done: {}", Spent(start.elapsed(), processor));
@@ -102,10 +94,8 @@ impl Candidate {
         let mut tracer = self.steps[0].0;
         loop {
             let line = guest.next_line(interrupt)?;
-            if let Line::Step(name, _) = &line
-                && let Some((by, _)) = self.steps.iter().find(|(_, step)| step == name)
-            {
-                tracer = *by;
+            if let Line::Step(name, _) = &line {
+                tracer = ledger.begins(name)?;
             }
             let totals = results.entry(tracer).or_default();
             match line {

@@ -32,7 +32,7 @@ const LINE: u64 = 1 << 16;
 
 /// With less than 512 MiB for all but itself a kernel gives no huge pages, as those of users do (`hugepage_init()`
 /// in `mm/huge_memory.c`).
-const MEMORY: &str = "640M";
+pub(super) const MEMORY_MIB: usize = 640;
 
 /// How instructions are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Guest {
         let mut command = Command::new(qemu);
         command
             .args(machine.board(accelerator))
-            .args(["-smp", "2", "-m", MEMORY])
+            .args(["-smp", "2", "-m", &format!("{MEMORY_MIB}M")])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .arg("-chardev")
             .arg(format!("file,id=console,path={}", console.display()))

@@ -7,10 +7,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// How many to run: each has two processors, 640 MiB, and a GiB at most for what it is translated to.
+use super::guest::MEMORY_MIB;
+
+/// How many to run: each has two processors, its memory, and a GiB at most for what it is translated to.
 pub(super) fn jobs(guests: usize) -> usize {
     /// What each may take of memory.
-    const GUEST_KIB: usize = (640 + 1024) << 10;
+    const GUEST_KIB: usize = (MEMORY_MIB + 1024) << 10;
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let free = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

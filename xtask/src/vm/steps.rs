@@ -140,20 +140,10 @@ pub(super) fn tests(args: &Args) -> Vec<&str> {
 /// What is asked for of a kernel, by guest: what takes longest has one of its own, as it is what is waited for. The
 /// rest shares one, since a boot takes as long as a few tests.
 pub(super) fn all(args: &Args, machine: Machine, line: Line) -> Vec<Vec<Step>> {
-    let tracers = if args.tracer.is_empty() {
-        &TRACERS[..]
-    } else {
-        &args.tracer[..]
-    };
-    let (mut sched, mut others) = (Vec::new(), Vec::new());
-    for tracer in tracers {
-        let guest = if *tracer == Tracer::Sched {
-            &mut sched
-        } else {
-            &mut others
-        };
-        guest.extend(of_tracer(*tracer, args, machine, line));
-    }
+    let is_asked = |tracer: &Tracer| args.tracer.is_empty() || args.tracer.contains(tracer);
+    let steps = TRACERS.into_iter().filter(is_asked);
+    let steps = steps.flat_map(|tracer| of_tracer(tracer, args, machine, line));
+    let (sched, others): (Vec<_>, Vec<_>) = steps.partition(|step| step.tracer == Tracer::Sched);
     [sched, others]
         .into_iter()
         .filter(|steps| !steps.is_empty())
@@ -280,10 +270,11 @@ mod tests {
         assert_eq!(tracers(sched), [Tracer::Sched].into());
         assert_eq!(tracers(others), TRACERS[1..].iter().copied().collect());
         let one = Args {
-            tracer: vec![Tracer::Scan],
+            tracer: vec![Tracer::Scan, Tracer::Scan],
             ..Args::default()
         };
-        assert_eq!(all(&one, Machine::X86, LINES[1]).len(), 1);
+        let guests = all(&one, Machine::X86, LINES[1]);
+        assert_eq!(guests.iter().map(Vec::len).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
