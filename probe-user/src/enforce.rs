@@ -124,10 +124,9 @@ impl Handle {
             .into_iter()
             .map(|handle| PollFd::new(&handle.pidfd, PollFlags::IN))
             .collect();
-        let polled = poll(&mut fds, Some(&at_once));
-        fds.iter()
-            .map(|fd| polled.is_ok() && !fd.revents().is_empty())
-            .collect()
+        // Most looks have none to ask for.
+        let polled = fds.is_empty() || poll(&mut fds, Some(&at_once)).is_ok();
+        fds.iter().map(|fd| polled && !fd.revents().is_empty()).collect()
     }
 
     /// Sends a signal to the process.

@@ -169,17 +169,8 @@ pub(crate) fn peek_fields<const WORDS: usize, const N: usize>(
         return Ok(values);
     }
     let mut copy = MaybeUninit::<[u64; WORDS]>::uninit();
-    // SAFETY: the copy ends within the array; the helper checks the address.
-    let failed = unsafe {
-        generated::bpf_probe_read_kernel(
-            copy.as_mut_ptr().cast(),
-            (end - first) as u32,
-            (base + first) as *const c_void,
-        )
-    };
-    if failed != 0 {
-        return Err(output::Skip::Fault);
-    }
+    // SAFETY: the copy ends within the array.
+    unsafe { copy_to(copy.as_mut_ptr().cast(), (end - first) as u32, base + first)? };
     let mut i = 0;
     while i < N {
         // SAFETY: within the copy; both halves are aligned, as every field is to 4 bytes.
@@ -194,6 +185,21 @@ pub(crate) fn peek_fields<const WORDS: usize, const N: usize>(
         i += 1;
     }
     Ok(values)
+}
+
+/// Copies kernel memory at an address.
+///
+/// # Safety
+/// There is room for `len` bytes at `to`.
+#[inline(always)]
+pub(crate) unsafe fn copy_to(to: *mut u8, len: u32, address: u64) -> Result<(), output::Skip> {
+    // SAFETY: the caller's promise; the helper checks the address.
+    let failed = unsafe { generated::bpf_probe_read_kernel(to.cast(), len, address as *const c_void) };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(output::Skip::Fault)
+    }
 }
 
 /// Reads kernel memory at an address.

@@ -1,12 +1,10 @@
 //! A pipe's ring of buffers.
 
-use core::ffi::c_void;
-
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::Array};
+use aya_ebpf::{macros::map, maps::Array};
 use probe_ebpf::record::DrainToken;
 
 use super::Skip;
-use crate::layout::{self, peek_fields};
+use crate::layout::{self, copy_to, peek_fields};
 
 /// Most slots of a pipe whose bytes are summed up: a ring of 1 MiB, the limit for ordinary users.
 const MAX_SLOTS: u32 = 256;
@@ -87,10 +85,7 @@ impl Ring {
         let mask = self.size.wrapping_sub(1) & (MAX_SLOTS - 1);
         let len = u64::from(mask + 1) * slot_size;
         // SAFETY: the verifier, which knows the size of a slot, sees that so many fit; the helper checks the address.
-        let failed = unsafe { bpf_probe_read_kernel(copy.cast(), len as u32, self.bufs as *const c_void) };
-        if failed != 0 {
-            return Err(Skip::Fault);
-        }
+        unsafe { copy_to(copy, len as u32, self.bufs)? };
         // SAFETY: it holds the lengths of as many slots.
         let others = unsafe {
             sum(
