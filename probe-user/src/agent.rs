@@ -5,6 +5,7 @@
 //! else wants to know or to have something done asks over a bounded queue, and hears of
 //! events over one of its own: nobody can make the loop wait.
 
+mod ahead;
 mod answers;
 pub mod control;
 pub mod counts;
@@ -32,6 +33,7 @@ use tokio::{
 pub use self::outputs::Outputs;
 pub(crate) use self::wake::watch;
 use self::{
+    ahead::Ahead,
     answers::{Answers, Reading},
     control::{Request, Requests},
     counts::Counts,
@@ -289,10 +291,14 @@ impl Agent {
         self.outputs.finish()
     }
 
-    /// Performs effects until there are none.
+    /// Performs effects until there are none: ahead of all ordinary work once a process is to be ended.
     fn perform(&mut self) -> Result<()> {
+        let mut ahead = None;
         loop {
             while let Some(effect) = self.machine.next_effect() {
+                if matches!(effect, Effect::Open(..) | Effect::Signal(..)) {
+                    ahead.get_or_insert_with(Ahead::of_ordinary_work);
+                }
                 self.carry_out(effect)?;
             }
             self.outputs.flush()?;

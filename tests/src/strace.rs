@@ -72,7 +72,7 @@ pub const WITNESS: [&str; 5] = [
     "1048576",
     "--decode-fds=path,pidfd",
     "-e",
-    "trace=write,writev,pwrite64,fsync,fdatasync,kill,tgkill,tkill,pidfd_send_signal",
+    "trace=write,writev,pwrite64,fsync,fdatasync,kill,tgkill,tkill,pidfd_send_signal,sched_setscheduler",
 ];
 
 /// The order of the agent's records and signals, from strace's account.
@@ -84,6 +84,12 @@ pub struct Account {
     durable: HashSet<u32>,
     /// The first signal to each target was sent after its plan was on disk: yes or no.
     pub signalled: Vec<(u32, bool)>,
+    /// Whether the thread that signals goes ahead of ordinary work at this point.
+    ahead: bool,
+    /// Who was signalled while it did not, though it may.
+    pub late: Vec<u32>,
+    /// Whether the system does not let it.
+    pub may_not_go_ahead: bool,
     /// Signals by pid, which the protocol forbids.
     pub by_pid: Vec<String>,
 }
@@ -116,6 +122,12 @@ impl Account {
                     }
                 }
                 "pidfd_send_signal" => account.signal(call),
+                "sched_setscheduler" => {
+                    // Not every strace knows the flag with it.
+                    let goes_ahead = call.contains("SCHED_RR") || call.contains(", 0x40000002");
+                    account.ahead = goes_ahead && succeeded(call);
+                    account.may_not_go_ahead |= goes_ahead && !succeeded(call);
+                }
                 "kill" | "tgkill" | "tkill" => account.by_pid.push(call.to_owned()),
                 _ if resumed_sync(call) => account.durable.extend(syncing.remove(thread).unwrap_or_default()),
                 _ => {}
@@ -137,6 +149,9 @@ impl Account {
             && !self.signalled.iter().any(|(known, _)| *known == pid)
         {
             self.signalled.push((pid, self.durable.contains(&pid)));
+            if !self.ahead {
+                self.late.push(pid);
+            }
         }
     }
 }
@@ -224,6 +239,20 @@ mod tests {
         assert_eq!(signalled(&[PLAN, begun, done, KILL]), [(42, true)]);
         assert_eq!(signalled(&[PLAN, begun, KILL, done]), [(42, false)]);
         assert_eq!(signalled(&[begun, PLAN, done, KILL]), [(42, false)]);
+    }
+
+    #[test]
+    fn a_signal_is_late_unless_it_is_sent_ahead_of_ordinary_work() {
+        let late = |lines: &[&str]| Account::read(&lines.join("\n"), Path::new("/s/journal.ndjson")).late;
+        let on = "7 sched_setscheduler(0, SCHED_RR|SCHED_RESET_ON_FORK, [1]) = 0";
+        let off = "7 sched_setscheduler(0, SCHED_OTHER|SCHED_RESET_ON_FORK, [0]) = 0";
+        let refused = "7 sched_setscheduler(0, SCHED_RR|SCHED_RESET_ON_FORK, [1]) = -1 EPERM (not permitted)";
+        let raw = "7 sched_setscheduler(0, 0x40000002 /* SCHED_??? */, [1]) = 0";
+        assert_eq!(late(&[on, KILL]), [0; 0]);
+        assert_eq!(late(&[raw, KILL]), [0; 0]);
+        for lines in [&[KILL][..], &[on, off, KILL], &[refused, KILL]] {
+            assert_eq!(late(lines), [42]);
+        }
     }
 
     #[test]

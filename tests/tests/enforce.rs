@@ -125,6 +125,11 @@ fn assert_recorded_first(trace: &Path, config: &Config, stuck: &[u32]) {
             "the plan for {pid} was not on disk when its signal was sent"
         );
     }
+    assert!(
+        account.late.is_empty() || account.may_not_go_ahead,
+        "those who die first took the CPU from whoever had {:?} to signal",
+        account.late
+    );
     assert_eq!(
         account.by_pid,
         Vec::<String>::new(),

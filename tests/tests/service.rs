@@ -250,8 +250,8 @@ fn what_is_not_needed_is_given_up_after_the_start() {
         (set("CapPrm:"), set("CapEff:"))
     };
     // Bits of linux/capability.h.
-    let [kill, sys_ptrace, perfmon, bpf] = [5, 19, 38, 39].map(|bit| 1_u64 << bit);
-    let running = kill | sys_ptrace;
+    let [kill, sys_ptrace, sys_nice, perfmon, bpf] = [5, 19, 23, 38, 39].map(|bit| 1_u64 << bit);
+    let running = kill | sys_ptrace | sys_nice;
     let tasks = fs::read_dir(format!("/proc/{}/task", served.agent.pid())).expect("its threads");
     for task in tasks {
         let tid = task

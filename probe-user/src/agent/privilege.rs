@@ -9,8 +9,8 @@ use crate::probe::kernel::{Kernel, Observer};
 /// What loading and attaching the kernel side takes.
 const LOADING: Set = Set::BPF.union(Set::PERFMON);
 
-/// What the agent needs all the time: to signal, and to read what it signals.
-const RUNNING: Set = Set::KILL.union(Set::SYS_PTRACE);
+/// What the agent needs all the time: to signal, to read what it signals, and to go ahead meanwhile.
+const RUNNING: Set = Set::KILL.union(Set::SYS_PTRACE).union(Set::SYS_NICE);
 
 /// Gives up all other capabilities for good, and those for loading until they are needed. It
 /// counts for this thread and those that it starts, so it comes before any of them.

@@ -214,6 +214,11 @@ fn capabilities() -> Vec<Capability> {
             "command lines of other users' processes",
         ),
         ("CAP_KILL", CapabilitySet::KILL, "ending other users' processes"),
+        (
+            "CAP_SYS_NICE",
+            CapabilitySet::SYS_NICE,
+            "going ahead of ordinary work while it ends them",
+        ),
     ]
     .into_iter()
     .map(|(name, set, needed_for)| Capability {

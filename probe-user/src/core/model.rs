@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
+use compact_str::CompactString;
 use jiff::SignedDuration;
 
 use super::chain::Cause;
@@ -220,10 +221,11 @@ pub struct Sighting {
     pub queued: Option<u64>,
     /// How long it was not blocked, if the tracer counts.
     pub counted: Option<Counted>,
-    /// The group leader's command.
-    pub comm: String,
+    /// The group leader's command. It fits in place, as all that the kernel keeps do, so that a look at
+    /// thousands asks for no memory for each, and a copy for none.
+    pub comm: CompactString,
     /// The thread's own name.
-    pub thread: String,
+    pub thread: CompactString,
 }
 
 /// One walk over all tasks.

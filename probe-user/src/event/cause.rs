@@ -125,11 +125,11 @@ fn pid(process: &Process) -> u32 {
 }
 
 fn chain(stall: &Stall, cause: &Cause) -> Vec<LinkView> {
-    let who = std::iter::once((stall.last.writer.process.tgid, &stall.last.comm)).chain(
+    let who = std::iter::once((stall.last.writer.process.tgid, stall.last.comm.as_str())).chain(
         cause
             .chain
             .iter()
-            .map(|link| (link.reader.process.tgid, &link.reader.person.comm)),
+            .map(|link| (link.reader.process.tgid, link.reader.person.comm.as_str())),
     );
     let over = cause.chain.iter().map(|link| Some(link.channel)).chain([None]);
     if cause.chain.is_empty() {
@@ -138,7 +138,7 @@ fn chain(stall: &Stall, cause: &Cause) -> Vec<LinkView> {
     who.zip(over)
         .map(|((pid, comm), channel)| LinkView {
             pid,
-            comm: comm.clone(),
+            comm: comm.to_owned(),
             channel: channel.map(|channel| channel_name(channel.kind).into()),
             inode: channel.map(|channel| channel.inode),
         })

@@ -88,8 +88,8 @@ fn writers_of(process: &ProcProcess, filter: &CommFilter, unix: &HashSet<u64>) -
             stream: stream_of(tgid, channel),
             queued,
             counted: None,
-            comm: stat.comm.clone(),
-            thread: thread.comm,
+            comm: stat.comm.as_str().into(),
+            thread: thread.comm.into(),
         })
     };
     Some(process.tasks().ok()?.flatten().filter_map(of_thread).collect())

@@ -66,8 +66,8 @@ prop_compose! {
                 since,
                 awake: Duration::from_nanos(awake),
             }),
-            comm,
-            thread,
+            comm: comm.into(),
+            thread: thread.into(),
         }
     }
 }

@@ -237,8 +237,8 @@ impl Seen {
                 Stream::Stderr => StdStream::Stderr,
             }),
             queued: *queued,
-            comm: comm.clone(),
-            thread: thread.clone(),
+            comm: comm.to_string(),
+            thread: thread.to_string(),
         }
     }
 
@@ -269,8 +269,8 @@ impl Seen {
             }),
             queued: self.queued,
             counted: None,
-            comm: self.comm,
-            thread: self.thread,
+            comm: self.comm.into(),
+            thread: self.thread.into(),
         })
     }
 }

@@ -231,7 +231,7 @@ fn treatments(outcome: &Outcome) -> BTreeMap<Process, Treatment> {
                 let treatment = Treatment {
                     at: *at,
                     age: snapshot.age(),
-                    comm: snapshot.stall.last.comm.clone(),
+                    comm: snapshot.stall.last.comm.to_string(),
                     rule: rule.clone(),
                     let_go: false,
                 };

@@ -100,8 +100,8 @@ impl Life {
                 since: at(self.blocks.max(0.0)),
                 awake: Duration::ZERO,
             }),
-            comm: "ffmpeg".to_owned(),
-            thread: "mux0:mp4".to_owned(),
+            comm: "ffmpeg".into(),
+            thread: "mux0:mp4".into(),
         }
     }
 

@@ -61,7 +61,7 @@ pub(super) fn draw(stalls: &[Stall]) -> String {
             branches = &mut branch.behind;
         }
         let branch = branches.entry(stall.last.writer.process).or_default();
-        branch.comm.clone_from(&stall.last.comm);
+        branch.comm = stall.last.comm.to_string();
         branch.stalls.push(stall);
     }
     let mut out = String::new();

@@ -344,7 +344,7 @@ struct Others {
 fn program(stall: &Stall) -> String {
     let exe = stall.facts.as_ref().and_then(|facts| facts.exe.as_ref());
     exe.map_or_else(
-        || stall.last.comm.clone(),
+        || stall.last.comm.to_string(),
         |exe| exe.to_string_lossy().into_owned(),
     )
 }

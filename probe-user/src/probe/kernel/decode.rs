@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use compact_str::CompactString;
 use probe_ebpf::{
     ABI_VERSION,
     record::{self, DecodeError, ScanHeader, ScanRecord},
@@ -125,9 +126,9 @@ fn last_ran(difference: Option<i64>, arrival: u64) -> Option<Mono> {
 }
 
 /// A name as the kernel keeps it: up to the first NUL.
-fn text(comm: &[u8]) -> String {
+fn text(comm: &[u8]) -> CompactString {
     let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into_owned()
+    CompactString::from_utf8_lossy(&comm[..end])
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ impl Standalone {
             kind: kind.to_owned(),
             stall: Some(EventStall {
                 pid: process.tgid,
-                comm: stall.last.comm.clone(),
+                comm: stall.last.comm.to_string(),
                 ..EventStall::default()
             }),
             reason: reason.map(str::to_owned),

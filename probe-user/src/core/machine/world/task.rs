@@ -298,8 +298,8 @@ impl Task {
             stream: Some(self.stream),
             queued: Some(65_536),
             counted,
-            comm: self.comm.to_owned(),
-            thread: self.comm.to_owned(),
+            comm: self.comm.into(),
+            thread: self.comm.into(),
         })
     }
 }
