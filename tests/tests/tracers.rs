@@ -278,7 +278,13 @@ fn doctor_says_that_a_user_without_privileges_has_none() {
     let done = command::run(command.args(["doctor", "--json"]), PATIENCE);
 
     let report: Value = serde_json::from_str(&done.expect_code(0).stdout).expect("JSON");
-    for name in ["CAP_KILL", "CAP_SYS_PTRACE", "CAP_SYS_NICE", "CAP_PERFMON", "CAP_BPF"] {
+    for name in [
+        "CAP_KILL",
+        "CAP_SYS_PTRACE",
+        "CAP_SYS_NICE",
+        "CAP_PERFMON",
+        "CAP_BPF",
+    ] {
         assert!(!holds(&report, name), "{name}");
     }
     for tracer in Tracer::ALL {

@@ -426,25 +426,11 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// Reads an iterator to its end.
 fn read_all(file: &mut File, buffer: &mut Vec<u8>) -> io::Result<()> {
-    // The kernel fills at most eight pages a read (kernel/bpf/bpf_iter.c).
-    const STEP: usize = 32 * 1024;
     loop {
-        let filled = buffer.len();
-        buffer.resize(filled + STEP, 0);
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => {
-                buffer.truncate(filled);
-                return Ok(());
-            }
-            Ok(n) => buffer.truncate(filled + n),
-            // "No record in the last million tasks" is no end.
-            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
-                buffer.truncate(filled);
-            }
-            Err(e) => {
-                buffer.truncate(filled);
-                return Err(e);
-            }
+        match file.read_to_end(buffer) {
+            // "No record in the last million tasks" (kernel/bpf/bpf_iter.c) is no end.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done.map(drop),
         }
     }
 }

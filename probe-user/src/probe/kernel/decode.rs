@@ -128,7 +128,7 @@ fn last_ran(difference: Option<i64>, arrival: u64) -> Option<Mono> {
 /// A name as the kernel keeps it: up to the first NUL.
 fn text(comm: &[u8]) -> CompactString {
     let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-    CompactString::from_utf8_lossy(&comm[..end])
+    String::from_utf8_lossy(&comm[..end]).into()
 }
 
 #[cfg(test)]

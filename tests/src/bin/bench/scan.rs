@@ -18,7 +18,7 @@ use crate::{Effort, limits, turns};
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let count = limits::SCANNED_THREADS;
     let name = names::unique("many");
-    let looks = effort.of(40, 10);
+    let looks = effort.of(200, 10);
 
     report.progress("scans of 10,000 stuck writers");
     let mut stuck = Command::new(binary::stuck());
