@@ -1,8 +1,8 @@
 //! Goes ahead of all ordinary work while processes are being ended.
 //!
-//! Each signal wakes somebody, who competes for the CPUs with the loop that has the others yet to signal, whom it
-//! saw stuck before. Where hundreds die, those that come last have waited for most of the deaths
-//! before theirs, and so has what was known of them.
+//! A signal wakes its process, and to die takes CPU time. Where hundreds are signalled one after the
+//! other, the loop would wait for most of the deaths before it comes to the last, and what its
+//! last look showed of that one would be as old.
 
 /// Above all ordinary work, below everybody else's real-time work.
 const LOWEST: libc::c_int = 1;

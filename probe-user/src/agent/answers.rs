@@ -209,7 +209,7 @@ impl Agent {
         } = config;
         policy.protect.pids = ancestry();
         self.answers.observed = observe.comm;
-        self.channels = observe.channels;
+        self.sight.set_channels(observe.channels);
         if let Some(journal) = self.outputs.journal() {
             journal.set_keep((&state).into());
         }
@@ -229,16 +229,17 @@ impl Agent {
     fn state(&mut self) -> State {
         let (at, time) = (clock::now(), clock::wall());
         let rows: Vec<Row> = self.machine.standings(at).map(Row::from).collect();
-        let blocked = self.blocked();
+        let blocked = self.sight.blocked();
         State {
             status: self.status(at, time, &rows, &blocked),
             rules: self.rules(&rows),
             counts: self.counts.clone(),
             blocked,
-            written: self.kernel.written_by_kind(),
+            written: self.sight.kernel.written_by_kind(),
             queued: self.outputs.hub().queued(),
             unwritten: self.outputs.pending(),
             programs: self
+                .sight
                 .kernel
                 .runs()
                 .into_iter()
@@ -261,9 +262,9 @@ impl Agent {
             .filter(|age| *age >= STALLED);
         let settings = self.machine.settings();
         let broken = self.outputs.broken();
-        let lost = self.lost();
+        let lost = self.sight.lost();
         let (printed, streamed, recorded) = self.outputs.lost();
-        let (tracked, capacity) = self.kernel.tracked();
+        let (tracked, capacity) = self.sight.kernel.tracked();
         let mut degraded: Vec<String> = broken.map(str::to_owned).into_iter().collect();
         degraded.extend(self.machine.lacks_pressure().map(str::to_owned));
         if lost.entries > 0 {
@@ -281,7 +282,7 @@ impl Agent {
             mode: mode(&settings.policy),
             paused: settings.unsupported.or(broken).map(str::to_owned),
             degraded,
-            tracer: self.kernel.traced_by().as_str().into(),
+            tracer: self.sight.kernel.traced_by().as_str().into(),
             observed: self.answers.observed.clone(),
             rules: settings.policy.rules.len() as u64,
             stalled: ages.clone().count() as u64,
