@@ -116,13 +116,13 @@ fn rules_match_by_culprit_state_and_deadlock_and_explain_it() {
         .matching_also(&right);
     let file = scratch.write("rules.toml", &format!("{others}{}", config.toml()));
 
-    let explained = text(&[
-        "ps",
-        "--config",
-        file.to_str().expect("a path that is text"),
-        "--explain",
-        &writer.to_string(),
-    ]);
+    let (file_name, pid) = (file.to_str().expect("a path that is text"), writer.to_string());
+    // The reader runs now and then, as the parent of the crowd.
+    let explained = wait::until("the reader sleeps", wait::PATIENCE, || {
+        let explained = text(&["ps", "--config", file_name, "--explain", &pid]);
+        let words = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.contains("reader.state stopped sleeping").then_some(words)
+    });
     let mut command = Command::new(binary::pipestall());
     let mut agent = Agent::start(command.args(["run", "--json", "--config"]).arg(&file));
     let planned = agent.await_event("kill.planned", |event| event.is_of(writer));
@@ -131,7 +131,6 @@ fn rules_match_by_culprit_state_and_deadlock_and_explain_it() {
 
     assert_eq!(planned.rule.as_deref(), Some("the-rule"));
     assert_eq!(crowd.await_exit(writer), Exit::Signal(15));
-    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
     for expected in [
         format!("no culprit.comm no-such {parent}"),
         "no reader.state stopped sleeping".to_owned(),

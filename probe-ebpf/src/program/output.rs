@@ -125,16 +125,13 @@ impl Output {
         if access as u32 & FMODE_WRITE == 0 {
             return Err(Skip::NoFile);
         }
-        // Ahead of what tells whether there is one: it lies far from the inode, and the CPU fetches
-        // both at once.
-        let ring = Ring::of(private);
         let [mode, number, sb] = peek_fields::<10, 3>(
             inode,
             [&layout::INODE_MODE, &layout::INODE_NUMBER, &layout::INODE_SB],
         )?;
         let [magic, dev] = peek_fields::<12, 2>(sb, [&layout::SB_MAGIC, &layout::SB_DEV])?;
         let (kind, end) = match mode as u16 & S_IFMT {
-            S_IFIFO => (pipe_kind(magic), End::Pipe(ring?.full()?)),
+            S_IFIFO => (pipe_kind(magic), End::Pipe(Ring::full(private)?)),
             S_IFSOCK => (ChannelKind::Unix, End::Unix(Socket::of(private, call)?)),
             _ => return Err(Skip::NotAChannel),
         };
@@ -180,8 +177,7 @@ impl Output {
 
     /// Whether a task that sleeps in the call waits for this channel's room: it is in the queue of
     /// those who are woken when there is some (`wr_wait` of the pipe, `pipe_write` in fs/pipe.c and
-    /// `wait_for_space` in fs/splice.c; the socket's own, `sock_wait_for_wmem` in net/core/sock.c). All of
-    /// these queue an entry on the stack of who waits, so that its address tells mostly who that is.
+    /// `wait_for_space` in fs/splice.c; the socket's own, `sock_wait_for_wmem` in net/core/sock.c).
     ///
     /// A call that moves bytes may wait for its input instead, and who waits for that has nothing to
     /// write. And where another thread may have closed the descriptor since, its number may stand for
@@ -201,9 +197,6 @@ impl Output {
         while i < MAX_WAITERS {
             if entry == head {
                 return Ok(false);
-            }
-            if task.has_on_its_stack(entry) {
-                return Ok(true);
             }
             let [waiter, next] = peek_fields::<4, 2>(
                 entry.wrapping_sub(layout::WAITER_ENTRY.load()),
@@ -225,22 +218,22 @@ impl Output {
     /// A pipe's reader wakes a writer with each buffer that it frees, and leaves its mark
     /// in one that it has begun; had it woken another writer, that would have filled the
     /// buffer, so there must not be one. A socket's writer sleeps on: see [`Socket::is_whole`].
-    /// Of a file that others hold as well it cannot be told: see [`Self::is_of_one`].
     #[inline(always)]
     pub(crate) fn is_untouched(&self, token: DrainToken) -> bool {
         let DrainToken([first, second]) = token;
-        match &self.end {
+        let is_whole = match &self.end {
             // The upper half is the tail buffer's offset.
             End::Pipe(ring) => second >> 32 == 0 && ring.writers == 1,
             End::Unix(socket) => second == 0 && socket.is_whole(first).unwrap_or(false),
-        }
+        };
+        is_whole && self.is_of_one().unwrap_or(false)
     }
 
     /// Whether the task's process alone holds the open file, as far as can be told: one that was
     /// forked with it could write as well. What holds it for another reason counts as another, and so does
     /// a descriptor of its own that is none of the first three nor the one that it writes to.
     #[inline(always)]
-    pub(crate) fn is_of_one(&self) -> Result<bool, Skip> {
+    fn is_of_one(&self) -> Result<bool, Skip> {
         let references = if layout::FILE_REF.load() != ABSENT {
             // One reference is zero (FILE_REF_ONEREF, include/linux/file_ref.h).
             peek::<u64>(self.file, &layout::FILE_REF)?.wrapping_add(1)

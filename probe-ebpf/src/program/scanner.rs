@@ -74,8 +74,6 @@ pub(crate) fn header() -> ScanHeader {
 fn describe(task: Task) -> Result<Writer, Skip> {
     let call = task.write_call().ok_or(Skip::NotWriting)?;
     let output = Output::awaited_by(task, call)?;
-    // Ahead of the token, which lies far from it: the CPU fetches both at once.
-    let is_of_one = output.is_of_one().unwrap_or(false);
     let token = output.token()?;
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -115,7 +113,7 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         syscall: output.call.syscall(),
         streams: output.streams(),
         // Where the tracer saw it block, nobody asks.
-        untouched: u8::from(entered == 0 && is_of_one && output.is_untouched(token)),
+        untouched: u8::from(entered == 0 && output.is_untouched(token)),
         exec: task.exec_id(),
         reserved: 0,
         comm: task.comm(),

@@ -284,23 +284,10 @@ impl Task {
             Call::of(Pointer { at, typed: true })
         } else {
             // task_pt_regs(), which is what the helper is: they end where the stack does.
-            let end = self.stack() + layout::STACK_SIZE.load();
-            let at = end.wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
+            let stack: u64 = self.own.read(&layout::TASK_STACK);
+            let at = (stack + layout::STACK_SIZE.load()).wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
             Call::of(Pointer { at, typed: false })
         }
-    }
-
-    /// Where its kernel stack begins.
-    #[inline(always)]
-    fn stack(self) -> u64 {
-        self.own.read(&layout::TASK_STACK)
-    }
-
-    /// Whether a kernel address is in the first part of its stack, which is all of it but where the kernel
-    /// was built with KASAN.
-    #[inline(always)]
-    pub(crate) fn has_on_its_stack(self, address: u64) -> bool {
-        address.wrapping_sub(self.stack()) < layout::STACK_SIZE.load()
     }
 
     #[inline(always)]

@@ -19,7 +19,6 @@ static SLOTS: Array<[[u64; 8]; MAX_SLOTS as usize]> = Array::with_max_entries(1,
 pub(super) struct Ring {
     pub(super) head: u32,
     pub(super) tail: u32,
-    max_usage: u32,
     size: u32,
     bufs: u64,
     /// How often it is open for writing.
@@ -30,9 +29,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The ring of a pipe.
+    /// The ring of a pipe that has no room (`pipe_full`, include/linux/pipe_fs_i.h).
     #[inline(always)]
-    pub(super) fn of(pipe: u64) -> Result<Self, Skip> {
+    pub(super) fn full(pipe: u64) -> Result<Self, Skip> {
         let [first_waiter, head, tail, max_usage, size, bufs, writers] = peek_fields::<14, 7>(
             pipe,
             [
@@ -45,26 +44,19 @@ impl Ring {
                 &layout::PIPE_WRITERS,
             ],
         )?;
+        let (head, tail, size) = (head as u32, tail as u32, size as u32);
+        if head.wrapping_sub(tail) < max_usage as u32 {
+            return Err(Skip::NotFull);
+        }
         Ok(Self {
-            head: head as u32,
-            tail: tail as u32,
-            max_usage: max_usage as u32,
-            size: size as u32,
+            head,
+            tail,
+            size,
             bufs,
             writers: writers as u32,
             waiters: pipe + layout::PIPE_WAITERS.load(),
             first_waiter,
         })
-    }
-
-    /// Itself, if it has no room (`pipe_full`, include/linux/pipe_fs_i.h).
-    #[inline(always)]
-    pub(super) fn full(self) -> Result<Self, Skip> {
-        if self.head.wrapping_sub(self.tail) < self.max_usage {
-            Err(Skip::NotFull)
-        } else {
-            Ok(self)
-        }
     }
 
     /// The address of the slot for a position of head or tail.
