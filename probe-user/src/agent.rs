@@ -252,7 +252,8 @@ impl Agent {
         let mut ahead = None;
         loop {
             while let Some(effect) = self.machine.next_effect() {
-                if matches!(effect, Effect::Open(..) | Effect::Signal(..)) {
+                // The last look before a signal comes after the commit.
+                if matches!(effect, Effect::Open(..) | Effect::Commit | Effect::Signal(..)) {
                     ahead.get_or_insert_with(Ahead::of_ordinary_work);
                 }
                 self.carry_out(effect)?;
