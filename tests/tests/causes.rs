@@ -133,7 +133,6 @@ fn rules_match_by_culprit_state_and_deadlock_and_explain_it() {
     assert_eq!(crowd.await_exit(writer), Exit::Signal(15));
     for expected in [
         format!("no culprit.comm no-such {parent}"),
-        "no reader.state stopped sleeping".to_owned(),
         "no deadlock true false".to_owned(),
         format!("yes culprit.comm {parent} {parent}"),
         "4. the-rule: matches, and decides".to_owned(),
