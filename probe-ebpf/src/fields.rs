@@ -57,7 +57,7 @@ macro_rules! with_fields {
             TASK_PARENT_EXEC_ID = "task_struct" ["parent_exec_id"] Walk;
             // Only with CONFIG_SCHED_INFO; without it ages are "at least since".
             TASK_LAST_ARRIVAL = "task_struct" ["sched_info.last_arrival"] optional;
-            // Where its kernel stack begins, for kernels without the helper that finds the registers there.
+            // Where its kernel stack begins.
             TASK_STACK = "task_struct" ["stack"] Scanner;
             // How often it went to sleep of its own accord.
             TASK_SLEEPS = "task_struct" ["nvcsw"] Functions;

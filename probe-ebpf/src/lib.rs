@@ -18,7 +18,7 @@ pub mod syscall;
 ///
 /// The scanner stamps it on each scan's [`record::ScanHeader`]; userspace
 /// refuses an object that carries another.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// How long, in nanoseconds, a writer may be awake between two sleeps in the
 /// same write and still count as never having left it.

@@ -1,7 +1,7 @@
 //! The records that cross from the kernel to userspace, byte for byte.
 //!
-//! A scan is one [`ScanHeader`] and one [`Writer`] for each blocked writer. The
-//! ring buffer carries [`Note`]s. All times are nanoseconds; which clock is said
+//! A scan is one [`ScanHeader`], one [`Writer`] for each blocked writer, and one [`Awake`] for each that the
+//! tracer follows and that is just not asleep. The ring buffer carries [`Note`]s. All times are nanoseconds; which clock is said
 //! with each field.
 
 mod decode;
@@ -19,6 +19,9 @@ pub const KIND_WRITER: u32 = 0x5049_0002;
 pub const KIND_EXITED: u32 = 0x5049_0003;
 /// Tag of a [`Note`] that a thread stalled for long is awake.
 pub const KIND_WOKE: u32 = 0x5049_0004;
+
+/// Tag of an [`Awake`].
+pub const KIND_AWAKE: u32 = 0x5049_0007;
 
 /// Tag of an [`OpenEnd`].
 pub const KIND_END: u32 = 0x5049_0005;
@@ -94,7 +97,7 @@ pub struct ScanHeader {
 
 /// One blocked writer, as one look found it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Writer {
     /// [`KIND_WRITER`].
     pub kind: u32,
@@ -149,6 +152,19 @@ pub struct Writer {
     pub comm: [u8; COMM_LEN],
     /// The thread's own name.
     pub thread: [u8; COMM_LEN],
+}
+
+/// A thread that is not asleep at this look, and was a moment ago, in a write: a signal or a tracer has woken it, and
+/// if nothing was taken it goes back to sleep there. It is the same stall then, and no younger for it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awake {
+    /// [`KIND_AWAKE`].
+    pub kind: u32,
+    /// The thread.
+    pub pid: u32,
+    /// Since when, as far as the tracer knows, it has got nowhere, `CLOCK_MONOTONIC`.
+    pub since: u64,
 }
 
 /// Names a channel in the table of what was written.
@@ -266,3 +282,4 @@ const _: () = assert!(size_of::<Writer>() == 160);
 const _: () = assert!(offset_of!(Writer, token) == 56);
 const _: () = assert!(offset_of!(Writer, comm) == 128);
 const _: () = assert!(size_of::<Note>() == 32);
+const _: () = assert!(size_of::<Awake>() == 16);

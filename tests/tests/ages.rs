@@ -8,7 +8,7 @@ use std::time::Duration;
 use tests::agent::Agent;
 use tests::config::Config;
 use tests::crowd::{Channel, Crowd, Plan};
-use tests::order::{Exit, Order};
+use tests::order::{Disturbance, Exit, Order};
 use tests::pidfd::PidFd;
 use tests::ps::{ps, text};
 use tests::scratch::Scratch;
@@ -337,6 +337,31 @@ fn a_tracer_that_attaches_and_detaches_does_not_reset_an_age() {
         an_age_grows_through(Plan::stuck(1).on(channel), 5.0, |writer| {
             strace::attach_and_detach(&strace, writer);
         });
+    }
+}
+
+#[test]
+fn a_writer_that_is_awake_at_a_look_is_no_younger_at_the_next() {
+    need!(need::tracer());
+    for channel in [Channel::Pipe, Channel::Unix] {
+        let plan = Plan::stuck(1).on(channel);
+        // With nobody stalled, it looks each second, and where it looks the writer is stopped.
+        let mut watch = Agent::watch(&["--min", "1s", "--comm", plan.writer_name()]);
+        let mut crowd = plan.start();
+        let (pid, blocked) = (crowd.writer(), crowd.ready());
+        let looks = Duration::from_secs(clock::lapse(watch.started(), blocked).as_secs() + 1);
+        wait::till(watch.started() + looks.saturating_sub(Duration::from_millis(100)));
+        let signal = |signal| Order::Signal { pid, signal };
+        crowd.order(signal(Disturbance::Stop));
+        proc::await_state(pid, 'T');
+        wait::till(watch.started() + looks + Duration::from_millis(100));
+        crowd.order(signal(Disturbance::Continue));
+
+        let detected = watch.await_event("stall.detected", |event| event.is_of(pid));
+        // It may have reached its minimum while it was stopped.
+        assert_near(detected.age(), 1.1, 0.25);
+        assert_near(clock::lapse(blocked, detected.at).as_secs_f64(), 1.1, 0.4);
+        watch.stop();
     }
 }
 

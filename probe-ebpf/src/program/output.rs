@@ -56,19 +56,25 @@ impl Skip {
     }
 }
 
-/// The channel that a task waits to write to. The addresses are kernel addresses,
-/// which never leave the kernel side.
+/// The open file that a task's call writes to. Its address is a kernel address, as all others
+/// here are, and those never leave the kernel side.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    call: Call,
+    files: Files,
+    pub(crate) file: u64,
+}
+
+/// The channel that a task waits to write to.
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
-    pub(crate) call: Call,
-    files: Files,
+    pub(crate) target: Target,
     pub(crate) kind: ChannelKind,
     pub(crate) inode: u64,
     /// The inode's number.
     pub(crate) number: u64,
     /// The device of its file system.
     pub(crate) dev: u32,
-    pub(crate) file: u64,
     end: End,
 }
 
@@ -79,20 +85,75 @@ enum End {
     Unix(Socket),
 }
 
-impl Output {
-    /// The channel that a task, which sleeps, waits to write to.
+impl Target {
+    /// What a task that sleeps writes to.
     ///
     /// A call goes on with the file that it began with, whatever another thread makes of the descriptor
     /// meanwhile. So what the tracer saw the task block on is asked before the descriptor's number.
     #[inline(always)]
-    pub(crate) fn awaited_by(task: Task, call: Call) -> Result<Self, Skip> {
+    pub(crate) fn of_sleeper(task: Task, call: Call) -> Result<Self, Skip> {
         let files = task.files().ok_or(Skip::NoFile)?;
         let file = match tracer::file_of(task) {
             Some(file) if files.are_pinned => file,
             _ => files.at(call.fd)?,
         };
-        let output = Self::in_call(file, call, files)?;
-        let is_doubtful = files.are_pinned || call.may_wait_for_input();
+        Ok(Self { call, files, file })
+    }
+
+    /// What a task that runs writes to.
+    #[inline(always)]
+    pub(crate) fn of(task: Task, call: Call) -> Result<Self, Skip> {
+        let files = task.files().ok_or(Skip::NoFile)?;
+        let file = files.at(call.fd)?;
+        Ok(Self { call, files, file })
+    }
+
+    /// A file of which nothing else is known.
+    #[inline(always)]
+    pub(crate) const fn behind(file: u64) -> Self {
+        Self {
+            call: Call::UNKNOWN,
+            files: Files::UNKNOWN,
+            file,
+        }
+    }
+
+    /// Whether the task's process alone holds the open file, as far as can be told: one that was
+    /// forked with it could write as well. What holds it for another reason counts as another, and so does
+    /// a descriptor of its own that is none of the first three nor the one that it writes to.
+    #[inline(always)]
+    pub(crate) fn is_of_one(&self) -> bool {
+        self.has_one_holder().unwrap_or(false)
+    }
+
+    #[inline(always)]
+    fn has_one_holder(&self) -> Result<bool, Skip> {
+        let references = if layout::FILE_REF.load() != ABSENT {
+            // One reference is zero (FILE_REF_ONEREF, include/linux/file_ref.h).
+            peek::<u64>(self.file, &layout::FILE_REF)?.wrapping_add(1)
+        } else if layout::FILE_COUNT.load() != ABSENT {
+            peek(self.file, &layout::FILE_COUNT)?
+        } else {
+            return Ok(false);
+        };
+        let by_descriptors = references.wrapping_sub(u64::from(self.files.are_pinned));
+        if by_descriptors == 1 {
+            return Ok(true);
+        }
+        let mut others = by_descriptors.wrapping_sub(u64::from(self.call.fd > 2));
+        for file in self.files.first()? {
+            others = others.wrapping_sub(u64::from(file == self.file));
+        }
+        Ok(others == 0)
+    }
+}
+
+impl Output {
+    /// The channel that a task, which sleeps, waits to write to.
+    #[inline(always)]
+    pub(crate) fn awaited_by(task: Task, target: Target) -> Result<Self, Skip> {
+        let output = Self::in_call(target)?;
+        let is_doubtful = target.files.are_pinned || target.call.may_wait_for_input();
         if is_doubtful && !output.is_awaited_by(task)? {
             return Err(Skip::NotFull);
         }
@@ -101,25 +162,19 @@ impl Output {
 
     /// The channel that a task's call writes to, if a sleep in the call can be for want of room.
     #[inline(always)]
-    pub(crate) fn of(task: Task, call: Call) -> Result<Self, Skip> {
-        let files = task.files().ok_or(Skip::NoFile)?;
-        Self::in_call(files.at(call.fd)?, call, files)
-    }
-
-    #[inline(always)]
-    fn in_call(file: u64, call: Call, files: Files) -> Result<Self, Skip> {
-        let output = Self::behind(file, call, files)?;
+    pub(crate) fn in_call(target: Target) -> Result<Self, Skip> {
+        let output = Self::behind(target)?;
         match &output.end {
-            End::Unix(socket) if socket.has_room(call) => Err(Skip::NotFull),
+            End::Unix(socket) if socket.has_room(target.call) => Err(Skip::NotFull),
             _ => Ok(output),
         }
     }
 
     /// The channel behind a file.
     #[inline(always)]
-    pub(crate) fn behind(file: u64, call: Call, files: Files) -> Result<Self, Skip> {
+    pub(crate) fn behind(target: Target) -> Result<Self, Skip> {
         let [access, inode, private] = peek_fields::<8, 3>(
-            file,
+            target.file,
             [&layout::FILE_MODE, &layout::FILE_INODE, &layout::FILE_PRIVATE],
         )?;
         if access as u32 & FMODE_WRITE == 0 {
@@ -129,20 +184,23 @@ impl Output {
             inode,
             [&layout::INODE_MODE, &layout::INODE_NUMBER, &layout::INODE_SB],
         )?;
-        let [magic, dev] = peek_fields::<12, 2>(sb, [&layout::SB_MAGIC, &layout::SB_DEV])?;
-        let (kind, end) = match mode as u16 & S_IFMT {
-            S_IFIFO => (pipe_kind(magic), End::Pipe(Ring::full(private)?)),
-            S_IFSOCK => (ChannelKind::Unix, End::Unix(Socket::of(private, call)?)),
+        // Ahead of the file system, which many have in common: it is not waited for.
+        let end = match mode as u16 & S_IFMT {
+            S_IFIFO => End::Pipe(Ring::full(private)?),
+            S_IFSOCK => End::Unix(Socket::of(private, target.call)?),
             _ => return Err(Skip::NotAChannel),
         };
+        let [magic, dev] = peek_fields::<12, 2>(sb, [&layout::SB_MAGIC, &layout::SB_DEV])?;
+        let kind = match &end {
+            End::Pipe(_) => pipe_kind(magic),
+            End::Unix(_) => ChannelKind::Unix,
+        };
         Ok(Self {
-            call,
-            files,
+            target,
             kind,
             inode,
             number,
             dev: dev as u32,
-            file,
             end,
         })
     }
@@ -192,6 +250,11 @@ impl Output {
             }
             End::Unix(_) => return Ok(true),
         };
+        // Who waits does so on its own stack (`DEFINE_WAIT_FUNC`, include/linux/wait.h): an entry there
+        // need not be read.
+        if task.has_on_its_stack(first) {
+            return Ok(true);
+        }
         let mut entry = first;
         let mut i = 0;
         while i < MAX_WAITERS {
@@ -209,7 +272,7 @@ impl Output {
             i += 1;
         }
         // Behind so many that it cannot be told.
-        Ok(!self.call.may_wait_for_input())
+        Ok(!self.target.call.may_wait_for_input())
     }
 
     /// Whether the channel shows by itself that nothing was taken since a writer that has not
@@ -221,36 +284,11 @@ impl Output {
     #[inline(always)]
     pub(crate) fn is_untouched(&self, token: DrainToken) -> bool {
         let DrainToken([first, second]) = token;
-        let is_whole = match &self.end {
+        match &self.end {
             // The upper half is the tail buffer's offset.
             End::Pipe(ring) => second >> 32 == 0 && ring.writers == 1,
             End::Unix(socket) => second == 0 && socket.is_whole(first).unwrap_or(false),
-        };
-        is_whole && self.is_of_one().unwrap_or(false)
-    }
-
-    /// Whether the task's process alone holds the open file, as far as can be told: one that was
-    /// forked with it could write as well. What holds it for another reason counts as another, and so does
-    /// a descriptor of its own that is none of the first three nor the one that it writes to.
-    #[inline(always)]
-    fn is_of_one(&self) -> Result<bool, Skip> {
-        let references = if layout::FILE_REF.load() != ABSENT {
-            // One reference is zero (FILE_REF_ONEREF, include/linux/file_ref.h).
-            peek::<u64>(self.file, &layout::FILE_REF)?.wrapping_add(1)
-        } else if layout::FILE_COUNT.load() != ABSENT {
-            peek(self.file, &layout::FILE_COUNT)?
-        } else {
-            return Ok(false);
-        };
-        let by_descriptors = references.wrapping_sub(u64::from(self.files.are_pinned));
-        if by_descriptors == 1 {
-            return Ok(true);
         }
-        let mut others = by_descriptors.wrapping_sub(u64::from(self.call.fd > 2));
-        for file in self.files.first()? {
-            others = others.wrapping_sub(u64::from(file == self.file));
-        }
-        Ok(others == 0)
     }
 
     /// What a socket's queue weighs; it falls with each buffer that is taken. 0 for pipes,
@@ -275,7 +313,7 @@ impl Output {
     /// Which of the first three descriptors lead to the same channel.
     #[inline(always)]
     pub(crate) fn streams(&self) -> u8 {
-        let Ok([stdin, stdout, stderr]) = self.files.first() else {
+        let Ok([stdin, stdout, stderr]) = self.target.files.first() else {
             return 0;
         };
         self.stream(stdin, STREAM_STDIN)
@@ -285,7 +323,7 @@ impl Output {
 
     #[inline(always)]
     fn stream(&self, file: u64, bit: u8) -> u8 {
-        let leads_there = file == self.file
+        let leads_there = file == self.target.file
             || file != 0 && peek::<u64>(file, &layout::FILE_INODE).is_ok_and(|inode| inode == self.inode);
         if leads_there { bit } else { 0 }
     }

@@ -1,16 +1,16 @@
-//! One look at all tasks: emits each writer that is blocked at that moment.
+//! One look at all tasks: emits each writer that is blocked at that moment, and each that was a moment ago.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_seq_write};
 use probe_ebpf::{
     ABI_VERSION,
-    record::{KIND_HEADER, KIND_WRITER, ScanHeader, Writer},
+    record::{Awake, KIND_AWAKE, KIND_HEADER, KIND_WRITER, ScanHeader, Writer},
 };
 
 use crate::{
     layout::{self, typed},
-    output::{Output, Skip},
+    output::{Output, Skip, Target},
     task::Task,
-    tracer::{self, Count},
+    tracer,
 };
 
 /// `struct bpf_iter__task` (kernel/bpf/task_iter.c): two pointers on every kernel.
@@ -40,8 +40,16 @@ pub(crate) fn visit(ctx: *const IterTask) {
         return;
     }
     let task = Task::new(task);
-    if task.state().is_interruptible()
-        && task.is_watched()
+    if !task.state().is_interruptible() {
+        if let Some(since) = tracer::awake(task) {
+            let awake = Awake {
+                kind: KIND_AWAKE,
+                pid: task.pid(),
+                since,
+            };
+            emit(meta, &awake);
+        }
+    } else if task.is_watched()
         && task.is_eligible(reader())
         && let Ok(writer) = describe(task)
     {
@@ -70,55 +78,54 @@ pub(crate) fn header() -> ScanHeader {
     }
 }
 
+/// The record of a writer that is blocked.
+///
+/// It is gathered from many distant places of memory. What there is to read of the task itself comes first, with
+/// nothing in between, so that the processor waits for those places together.
 #[inline(always)]
 fn describe(task: Task) -> Result<Writer, Skip> {
     let call = task.write_call().ok_or(Skip::NotWriting)?;
-    let output = Output::awaited_by(task, call)?;
-    let token = output.token()?;
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let pid = task.pid();
-    let (mut entered, mut token_since) = (0, 0);
-    let mut count = Count::default();
-    if layout::ADOPT.load() != 0 {
-        match tracer::known(task, &output, token, now) {
-            Some(known) => {
-                (entered, token_since) = known;
-                if tracer::counts_blocked() {
-                    count = tracer::blocked_time(pid, now).unwrap_or_default();
-                }
-            }
-            None => tracer::adopt(task, &output, token, now),
-        }
-    }
-    Ok(Writer {
+    let mut writer = Writer {
         kind: KIND_WRITER,
-        pid,
+        pid: task.pid(),
         tgid: task.tgid(),
         ppid: task.parent(),
         start: task.start(),
-        now,
         arrival: task.last_arrival(),
-        entered,
-        token_since,
-        token,
-        inode: output.number,
-        queued: output.queued(token)?,
-        counted_since: count.since,
-        blocked_ns: count.blocked,
-        dev: output.dev,
         uid: task.uid(),
-        fd: output.call.fd,
-        channel: output.kind as u8,
-        syscall: output.call.syscall(),
-        streams: output.streams(),
-        // Where the tracer saw it block, nobody asks.
-        untouched: u8::from(entered == 0 && output.is_untouched(token)),
+        fd: call.fd,
+        syscall: call.syscall(),
         exec: task.exec_id(),
-        reserved: 0,
         comm: task.comm(),
         thread: task.thread(),
-    })
+        ..Writer::default()
+    };
+    let target = Target::of_sleeper(task, call)?;
+    let is_of_one = target.is_of_one();
+    let output = Output::awaited_by(task, target)?;
+    writer.token = output.token()?;
+    // SAFETY: the helper has no preconditions.
+    writer.now = unsafe { bpf_ktime_get_ns() };
+    if layout::ADOPT.load() != 0 {
+        match tracer::known(task, &output, writer.token, writer.now) {
+            Some(known) => {
+                (writer.entered, writer.token_since) = known;
+                if tracer::counts_blocked() {
+                    let count = tracer::blocked_time(writer.pid, writer.now).unwrap_or_default();
+                    (writer.counted_since, writer.blocked_ns) = (count.since, count.blocked);
+                }
+            }
+            None => tracer::adopt(task, &output, writer.token, writer.now),
+        }
+    }
+    writer.inode = output.number;
+    writer.queued = output.queued(writer.token)?;
+    writer.dev = output.dev;
+    writer.channel = output.kind as u8;
+    writer.streams = output.streams();
+    // Where the tracer saw it block, nobody asks.
+    writer.untouched = u8::from(writer.entered == 0 && is_of_one && output.is_untouched(writer.token));
+    Ok(writer)
 }
 
 /// Appends a record. On a full buffer the kernel shows the same task again at the next read.

@@ -284,10 +284,22 @@ impl Task {
             Call::of(Pointer { at, typed: true })
         } else {
             // task_pt_regs(), which is what the helper is: they end where the stack does.
-            let stack: u64 = self.own.read(&layout::TASK_STACK);
-            let at = (stack + layout::STACK_SIZE.load()).wrapping_sub(layout::REGS_SIZE.load()) as *const u8;
+            let at = (self.stack() + layout::STACK_SIZE.load()).wrapping_sub(layout::REGS_SIZE.load())
+                as *const u8;
             Call::of(Pointer { at, typed: false })
         }
+    }
+
+    /// Where its kernel stack begins.
+    #[inline(always)]
+    fn stack(self) -> u64 {
+        self.own.read(&layout::TASK_STACK)
+    }
+
+    /// Whether an address is in its kernel stack.
+    #[inline(always)]
+    pub(crate) fn has_on_its_stack(self, address: u64) -> bool {
+        address.wrapping_sub(self.stack()) < layout::STACK_SIZE.load()
     }
 
     #[inline(always)]

@@ -19,7 +19,7 @@ use probe_ebpf::{
 };
 
 pub(crate) use self::{
-    count::{Count, blocked_time, counts_blocked},
+    count::{blocked_time, counts_blocked},
     functions::{enters, exits, returns},
     notes::{atomic_add, now},
     table::follows_any,
@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     layout::{self, NOTIFY_AFTER_NS},
-    output::{Output, Skip},
+    output::{Output, Skip, Target},
     task::{Task, TaskState},
     written,
 };
@@ -49,10 +49,11 @@ pub(crate) fn switch_out<C: EbpfContext>(ctx: &C, task: Task, state: TaskState) 
         return;
     }
     let call = task.write_call().ok_or(Skip::NotWriting);
-    match sample(call.and_then(|call| Output::awaited_by(task, call))) {
+    let target = call.and_then(|call| Target::of_sleeper(task, call));
+    match sample(target.and_then(|target| Output::awaited_by(task, target))) {
         Ok(sample) => {
-            let Output { inode, file, .. } = sample.output;
-            blocked(ctx, task, inode, file, sample.token, sample.weight);
+            let Output { inode, target, .. } = sample.output;
+            blocked(ctx, task, inode, target.file, sample.token, sample.weight);
         }
         // The reader has just made room.
         Err(Skip::NotFull) => progressed(task.pid()),
@@ -112,7 +113,8 @@ pub(crate) fn switch_in<C: EbpfContext>(ctx: &C, task: Task) {
     // Before the writer can queue more: a socket's token holds an address, and a freed buffer's
     // address is the first to be handed out again.
     let call = task.write_call().ok_or(Skip::NotWriting);
-    match sample(call.and_then(|call| Output::of(task, call))) {
+    let target = call.and_then(|call| Target::of(task, call));
+    match sample(target.and_then(Output::in_call)) {
         Ok(sample) if sample.output.inode == entry.inode => entry.look(sample.token, sample.weight, now),
         Ok(_) | Err(Skip::NotFull) => entry.look(EMPTY, 0, now),
         Err(_) => {}
@@ -170,6 +172,34 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     })
 }
 
+/// Since when a thread that does not sleep has got nowhere, if it was asleep in a write until a moment ago.
+#[inline(always)]
+pub(crate) fn awake(task: Task) -> Option<u64> {
+    if layout::ADOPT.load() == 0 || !follows_any() {
+        return None;
+    }
+    let entry = TRACKED.get_ptr(task.pid())?;
+    // SAFETY: a non-null map value, of which its thread's CPU may change fields meanwhile; each is an aligned
+    // word, and what is made of them only says when to look again.
+    let (phase, since, entered, token_since) = unsafe {
+        (
+            (&raw const (*entry).phase).cast::<u64>().read_volatile(),
+            (&raw const (*entry).since).read_volatile(),
+            (&raw const (*entry).entered).read_volatile(),
+            (&raw const (*entry).token_since).read_volatile(),
+        )
+    };
+    // SAFETY: as above.
+    let is_it = unsafe { (*entry).is_by(task) };
+    // It has been woken, and has not got a CPU yet; or it has not been back at work for long.
+    let may_resume = phase == Phase::Blocked as u64 || now().saturating_sub(since) <= RESUME_WINDOW_NS;
+    (is_it && may_resume).then_some(if entered > token_since {
+        entered
+    } else {
+        token_since
+    })
+}
+
 /// The open file of the call in which a thread is blocked, if that was seen.
 #[inline(always)]
 pub(crate) fn file_of(task: Task) -> Option<u64> {
@@ -207,7 +237,15 @@ fn leave(pid: u32) -> bool {
 pub(crate) fn adopt(task: Task, output: &Output, token: DrainToken, now: u64) {
     insert(
         task.pid(),
-        &Entry::new(task, output.inode, output.file, token, output.weight(), 0, now),
+        &Entry::new(
+            task,
+            output.inode,
+            output.target.file,
+            token,
+            output.weight(),
+            0,
+            now,
+        ),
     );
 }
 

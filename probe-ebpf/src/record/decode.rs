@@ -3,8 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    ChannelKind, DrainToken, FullQueue, KIND_END, KIND_EXITED, KIND_HEADER, KIND_QUEUE, KIND_WOKE,
-    KIND_WRITER, Note, OpenEnd, ScanHeader, Writer,
+    Awake, ChannelKind, DrainToken, FullQueue, KIND_AWAKE, KIND_END, KIND_EXITED, KIND_HEADER, KIND_QUEUE,
+    KIND_WOKE, KIND_WRITER, Note, OpenEnd, ScanHeader, Writer,
 };
 
 /// Why bytes are no record.
@@ -37,6 +37,8 @@ pub enum ScanRecord {
     Header(ScanHeader),
     /// A blocked writer.
     Writer(Writer),
+    /// A writer that was blocked a moment ago.
+    Awake(Awake),
 }
 
 impl ScanRecord {
@@ -53,6 +55,10 @@ impl ScanRecord {
             KIND_WRITER => {
                 let (record, rest) = split::<Writer>(bytes)?;
                 Ok((Self::Writer(Writer::decode(record)?), rest))
+            }
+            KIND_AWAKE => {
+                let (record, rest) = split::<Awake>(bytes)?;
+                Ok((Self::Awake(Awake::decode(record)?), rest))
             }
             other => Err(DecodeError::UnknownKind(other)),
         }
@@ -106,6 +112,16 @@ impl Writer {
             return Err(DecodeError::BadField);
         }
         Ok(writer)
+    }
+}
+
+impl Awake {
+    fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self {
+            kind: u32_at(b, offset_of!(Self, kind))?,
+            pid: u32_at(b, offset_of!(Self, pid))?,
+            since: u64_at(b, offset_of!(Self, since))?,
+        })
     }
 }
 
@@ -284,14 +300,27 @@ mod tests {
     #[test]
     fn records_follow_each_other() {
         let header = [&KIND_HEADER.to_ne_bytes()[..], &[1; 28]].concat();
-        let stream = [header, writer_bytes(), writer_bytes()].concat();
+        let awake = [&KIND_AWAKE.to_ne_bytes()[..], &[2; 12]].concat();
+        let stream = [header, writer_bytes(), awake, writer_bytes()].concat();
         let mut rest = &stream[..];
-        let mut seen = 0;
+        let mut seen = Vec::new();
         while !rest.is_empty() {
-            (_, rest) = ScanRecord::from_bytes(rest).unwrap();
-            seen += 1;
+            let (record, others) = ScanRecord::from_bytes(rest).unwrap();
+            seen.push(record);
+            rest = others;
         }
-        assert_eq!(seen, 3);
+        assert!(matches!(
+            seen[..],
+            [
+                ScanRecord::Header(_),
+                ScanRecord::Writer(_),
+                ScanRecord::Awake(Awake {
+                    since: 0x0202_0202_0202_0202,
+                    ..
+                }),
+                ScanRecord::Writer(_)
+            ]
+        ));
     }
 
     #[test]

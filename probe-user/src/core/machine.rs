@@ -2,8 +2,9 @@
 //!
 //! Its caller performs the effects in their order and hands back what came of
 //! them. It takes no look by itself and waits for none longer than it must: a
-//! writer that the last look did not show cannot be older than that look, so the
-//! next is due at the first moment at which anything could cross a threshold.
+//! writer that the last look did not show cannot be older than that look, or than
+//! the look says of those who were awake, so the next is due at the first moment at which
+//! anything could cross a threshold.
 
 mod admission;
 mod asked;
@@ -48,7 +49,7 @@ use super::{
     pace::{NO_PRESSURE, Pacer},
     policy::{Trigger, Verdict},
     report::{Report, RuleRef, Skipped, Snapshot},
-    tracker::{Ended, Tracker},
+    tracker::{Ended, MISSING_FOR, Tracker},
 };
 
 /// A process is read about once its stall is this old, ahead of any decision.
@@ -85,6 +86,8 @@ pub struct Machine {
     effects: VecDeque<Effect>,
     look_queued: bool,
     last_look: Option<Mono>,
+    /// No writer that the last look did not show has got nowhere since before this.
+    unseen: Mono,
     /// A look that a wake-up asked for.
     wake_look: Option<Mono>,
     /// The first moment at which any stall wants attention; `None` until it is worked out anew.
@@ -111,6 +114,7 @@ impl Machine {
             effects: VecDeque::new(),
             look_queued: false,
             last_look: None,
+            unseen: started,
             wake_look: None,
             next_stall: None,
             unrecorded: false,
@@ -151,7 +155,12 @@ impl Machine {
                 .unwrap_or(Mono::NEVER)
         });
         self.next_stall = Some(stalls);
-        let unseen = last.after(self.settings.policy.smallest_threshold());
+        let threshold = self.settings.policy.smallest_threshold();
+        // Who was awake at a look is looked for again, but not all the time.
+        let unseen = self
+            .unseen
+            .after(threshold)
+            .max(last.after(threshold.min(MISSING_FOR)));
         let refresh = self.settings.refresh.map(|every| last.after(every));
         let kills = self.kills.values().filter_map(Kill::deadline);
         kills
@@ -179,6 +188,7 @@ impl Machine {
     /// Takes in a look, which must have begun after its effect was taken.
     pub fn handle_look(&mut self, look: Look, now: Mono) {
         self.last_look = Some(look.at);
+        self.unseen = look.awake.map_or(look.at, |since| since.min(look.at));
         self.wake_look = None;
         self.next_stall = None;
         for (stall, why) in self.tracker.observe(look) {

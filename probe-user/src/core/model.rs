@@ -237,6 +237,10 @@ pub struct Look {
     pub traced: bool,
     /// Everyone that was blocked.
     pub sightings: Vec<Sighting>,
+    /// Since when the first of those has got nowhere who were awake just then, woken by a signal or a tracer: who
+    /// goes back to its write is in the same stall. No recording has it: from there, what came before a sighting is told by
+    /// the sighting itself.
+    pub awake: Option<Mono>,
 }
 
 /// What rules ask about a process beyond a sighting. Read once for each stall.

@@ -95,6 +95,7 @@ impl Tracker {
             at,
             traced,
             sightings,
+            awake: _,
         } = look;
         self.looks += 1;
         let channels = Channels::of(&sightings);

@@ -49,6 +49,7 @@ pub fn look(filter: &CommFilter) -> procfs::ProcResult<Look> {
         at,
         traced: false,
         sightings,
+        awake: None,
     })
 }
 

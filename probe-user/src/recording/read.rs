@@ -208,6 +208,7 @@ impl<'a> Recording<'a> {
             at,
             traced: look.traced,
             sightings: self.writers.values().cloned().collect(),
+            awake: None,
         })
     }
 }

@@ -83,6 +83,7 @@ fn look() -> impl Strategy<Value = Look> {
             at,
             traced,
             sightings: by_writer.into_values().collect(),
+            awake: None,
         }
     })
 }
@@ -148,6 +149,7 @@ fn calm_looks() -> impl Strategy<Value = Vec<Look>> {
                         at: Mono::from_nanos(at),
                         traced: true,
                         sightings,
+                        awake: None,
                     }
                 })
                 .collect()
@@ -235,6 +237,7 @@ fn looks(counted: Option<Counted>) -> Vec<Frame> {
             at: Mono::from_nanos(at),
             traced: true,
             sightings,
+            awake: None,
         })
     };
     let later = Sighting {

@@ -205,6 +205,7 @@ impl<'a> Simulation<'a> {
             sightings: sightings
                 .filter_map(|later| self.seen_before(later, next.traced, &channels))
                 .collect(),
+            awake: None,
         }
     }
 

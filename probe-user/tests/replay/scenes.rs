@@ -200,6 +200,7 @@ pub(crate) fn record(lives: &[Life], seconds: u32) -> Vec<u8> {
             at: at(now),
             traced: true,
             sightings: blocked.iter().map(|life| life.sighting(now)).collect(),
+            awake: None,
         };
         encoder.frame(&Frame::Look(steady.prepare(look)), &mut bytes);
         for life in blocked {

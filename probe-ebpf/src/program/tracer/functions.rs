@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     layout::{self, NOTIFY_AFTER_NS, peek},
-    output::{Output, Skip},
-    task::{Call, Files, Task},
+    output::{Output, Skip, Target},
+    task::Task,
     written,
 };
 
@@ -94,7 +94,7 @@ pub(crate) fn exits<C: EbpfContext>(ctx: &C) {
 
 #[inline(always)]
 fn behind(file: u64) -> Result<Sample, Skip> {
-    let output = Output::behind(file, Call::UNKNOWN, Files::UNKNOWN)?;
+    let output = Output::behind(Target::behind(file))?;
     Ok(Sample {
         output,
         token: output.token()?,

@@ -322,6 +322,42 @@ fn a_writer_that_wakes_after_a_long_stall_is_looked_for_at_once() {
 }
 
 #[test]
+fn a_writer_that_is_awake_at_a_look_is_no_younger_at_the_next() {
+    let mut world = World::enforcing();
+    world.spawn(7, "ffmpeg");
+    world.run(seconds(0.1));
+    world.happen(7, Happening::Block);
+    world.run(seconds(0.85));
+    // The look that comes each second does not show it.
+    world.happen(7, Happening::Hold(seconds(0.12)));
+    world.run(seconds(60.0));
+    assert_trace(
+        &world,
+        &[
+            (1.1, "detected 7 test"),
+            (3.1, "planned 7"),
+            (3.1, "sent SIGTERM 7"),
+            (3.1, "ended 7 exited"),
+            (3.1, "confirmed 7"),
+        ],
+    );
+}
+
+#[test]
+fn a_writer_that_is_held_is_not_looked_for_all_the_time() {
+    let mut world = World::enforcing();
+    world.spawn(7, "ffmpeg");
+    world.run(seconds(0.1));
+    world.happen(7, Happening::Block);
+    world.happen(7, Happening::Hold(seconds(10.0)));
+    world.run(seconds(9.9));
+    let looks = world.looks;
+    assert!((11..=100).contains(&looks), "{looks}");
+    world.run(seconds(0.3));
+    assert_eq!(world.signals.len(), 1);
+}
+
+#[test]
 fn a_reader_that_comes_back_while_the_record_is_written_saves_the_writer() {
     for what in [Happening::Drain, Happening::Leave] {
         let mut world = with_a_stuck_writer(World::enforcing());

@@ -384,6 +384,7 @@ impl World {
 
     fn look(&mut self) -> Look {
         let now = self.now;
+        let awake = self.tasks.values().filter_map(|task| task.awake(now)).min();
         let sightings = self
             .tasks
             .values_mut()
@@ -393,6 +394,7 @@ impl World {
             at: now,
             traced: true,
             sightings,
+            awake,
         }
     }
 

@@ -278,6 +278,7 @@ fn a_socket_token_that_comes_back_by_way_of_another_writer_is_as_old_as_the_look
             at,
             traced: true,
             sightings: vec![sighting],
+            awake: None,
         });
     }
     let stall = tracker.get(writer(2)).expect("it is still there");
@@ -345,7 +346,7 @@ proptest! {
                             }
                         })
                         .collect();
-                    let look = Look { at: mono(now), traced, sightings };
+                    let look = Look { at: mono(now), traced, sightings, awake: None };
                     history.push(Past::Look(look.clone()));
                     let over = tracker.observe(look);
                     ended.extend(over.into_iter().map(|(stall, why)| (stall.last.writer, why)));

@@ -59,10 +59,16 @@ pub(super) fn decode(
     bytes = rest;
     let difference = clocks.difference(&header);
     let mut sightings = Vec::with_capacity(bytes.len() / size_of::<record::Writer>());
+    let mut awake: Option<Mono> = None;
     while !bytes.is_empty() {
         let (record, rest) = ScanRecord::from_bytes(bytes).map_err(mismatch)?;
-        if let ScanRecord::Writer(writer) = record {
-            sightings.push(sighting(difference, &writer)?);
+        match record {
+            ScanRecord::Writer(writer) => sightings.push(sighting(difference, &writer)?),
+            ScanRecord::Awake(writer) => {
+                let since = Mono::from_nanos(writer.since);
+                awake = Some(awake.map_or(since, |first| first.min(since)));
+            }
+            ScanRecord::Header(_) => {}
         }
         bytes = rest;
     }
@@ -71,6 +77,7 @@ pub(super) fn decode(
             at: Mono::from_nanos(header.now),
             traced,
             sightings,
+            awake,
         },
         Observer { tgid: header.tgid },
     ))
@@ -128,7 +135,8 @@ fn last_ran(difference: Option<i64>, arrival: u64) -> Option<Mono> {
 /// A name as the kernel keeps it: up to the first NUL.
 fn text(comm: &[u8]) -> CompactString {
     let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into()
+    let comm = &comm[..end];
+    CompactString::from_utf8(comm).unwrap_or_else(|_| String::from_utf8_lossy(comm).into())
 }
 
 #[cfg(test)]

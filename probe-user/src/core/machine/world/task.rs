@@ -35,6 +35,8 @@ pub(in crate::core::machine) struct Task {
     /// When it was blocked, from and to, as long as it is the same program.
     pub(in crate::core::machine) blocks: Vec<(Mono, Option<Mono>)>,
     count: Option<Count>,
+    /// Until when a tracer holds it, so that it does not sleep.
+    held: Option<Mono>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ pub(in crate::core::machine) enum Happening {
     Wake {
         noted: bool,
     },
+    /// A tracer attaches to it, and lets it go after so long.
+    Hold(Duration),
     Leave,
     Exit {
         noted: bool,
@@ -109,6 +113,7 @@ impl Task {
             disturbed: now,
             blocks: Vec::new(),
             count: None,
+            held: None,
         }
     }
 
@@ -149,6 +154,11 @@ impl Task {
                     traced.token = blocked.token;
                     traced.token_since = now;
                 }
+                false
+            }
+            (Happening::Hold(time), Some(blocked)) => {
+                blocked.ran = now;
+                self.held = Some(now.after(time));
                 false
             }
             (Happening::Leave, Some(_)) => {
@@ -202,7 +212,9 @@ impl Task {
             }
             (Happening::StopReader, _)
             | (Happening::Block, Some(_))
-            | (Happening::Drain | Happening::Wake { .. } | Happening::Leave, None) => return None,
+            | (Happening::Drain | Happening::Wake { .. } | Happening::Hold(_) | Happening::Leave, None) => {
+                return None;
+            }
         };
         self.disturbed = now;
         if is_progress {
@@ -254,9 +266,24 @@ impl Task {
         self.blocks.iter().map(within).sum()
     }
 
+    fn is_held(&self, now: Mono) -> bool {
+        self.held.is_some_and(|until| now < until)
+    }
+
+    /// Since when it has got nowhere, as far as the tracer knows, if it is in its write and does not sleep.
+    pub(super) fn awake(&self, now: Mono) -> Option<Mono> {
+        let blocked = self
+            .blocked
+            .as_ref()
+            .filter(|_| self.alive && self.is_held(now))?;
+        let traced = blocked.traced.as_ref()?;
+        traced.entered.max(Some(traced.token_since))
+    }
+
     /// What a look shows of it. The scanner hands what it finds to the tracer.
     pub(super) fn sighting(&mut self, now: Mono) -> Option<Sighting> {
-        let blocked = self.blocked.as_mut().filter(|_| self.alive)?;
+        let sleeps = self.alive && !self.is_held(now);
+        let blocked = self.blocked.as_mut().filter(|_| sleeps)?;
         let mut counted = self.count.as_ref().map(|count| Counted {
             since: count.since,
             awake: count.awake,
