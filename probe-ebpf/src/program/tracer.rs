@@ -191,8 +191,9 @@ pub(crate) fn awake(task: Task) -> Option<u64> {
     };
     // SAFETY: as above.
     let is_it = unsafe { (*entry).is_by(task) };
-    // It has been woken, and has not got a CPU yet; or it has not been back at work for long.
-    let may_resume = phase == Phase::Blocked as u64 || now().saturating_sub(since) <= RESUME_WINDOW_NS;
+    // It has been woken, and has not got a CPU yet; or nothing was taken when it got one, not long ago.
+    let is_moment = token_since < since && now().saturating_sub(since) <= RESUME_WINDOW_NS;
+    let may_resume = phase == Phase::Blocked as u64 || is_moment;
     (is_it && may_resume).then_some(if entered > token_since {
         entered
     } else {
