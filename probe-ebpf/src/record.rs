@@ -1,7 +1,7 @@
 //! The records that cross from the kernel to userspace, byte for byte.
 //!
-//! A scan is one [`ScanHeader`], one [`Writer`] for each blocked writer, and one [`Awake`] for each that the
-//! tracer follows and that is just not asleep. The ring buffer carries [`Note`]s. All times are nanoseconds; which clock is said
+//! A scan is one [`ScanHeader`], one [`Writer`] for each blocked writer, and one [`Awake`] for each that was one a
+//! moment ago, has got nowhere, and is just not asleep. The ring buffer carries [`Note`]s. All times are nanoseconds; which clock is said
 //! with each field.
 
 mod decode;
@@ -154,14 +154,14 @@ pub struct Writer {
     pub thread: [u8; COMM_LEN],
 }
 
-/// A thread that is not asleep at this look, and was a moment ago, in a write: a signal or a tracer has woken it, and
-/// if nothing was taken it goes back to sleep there. It is the same stall then, and no younger for it.
+/// A thread that is not asleep at this look, and was a moment ago, in a write: a signal or a tracer has woken it, or
+/// its reader just now. If nothing was taken it goes back to sleep there. It is the same stall then, and no younger for it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Awake {
     /// [`KIND_AWAKE`].
     pub kind: u32,
-    /// The thread.
+    /// The thread, for who looks at records.
     pub pid: u32,
     /// Since when, as far as the tracer knows, it has got nowhere, `CLOCK_MONOTONIC`.
     pub since: u64,

@@ -3,7 +3,7 @@
 //! - the tracer, on every context switch and on exits, keeps for each blocked
 //!   writer how long its stay in the write has lasted (`tracer`);
 //! - the scanner walks all tasks when userspace reads it, and emits the writers
-//!   that are blocked at that moment (`scanner`);
+//!   that are blocked at that moment, and those that were a moment ago (`scanner`);
 //! - a walk over all open files, for whoever asks who reads (`files`).
 //!
 //! The first two ask `output` the one question that matters: is this sleeping task in a

@@ -118,6 +118,14 @@ impl Target {
         }
     }
 
+    /// Has the processor fetch what [`Self::is_of_one`] will read.
+    #[inline(always)]
+    pub(crate) fn approach_holders(&self) {
+        if layout::FILE_REF.load() != ABSENT {
+            let _ = peek::<u64>(self.file, &layout::FILE_REF);
+        }
+    }
+
     /// Whether the task's process alone holds the open file, as far as can be told: one that was
     /// forked with it could write as well. What holds it for another reason counts as another, and so does
     /// a descriptor of its own that is none of the first three nor the one that it writes to.

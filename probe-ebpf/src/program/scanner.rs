@@ -81,7 +81,8 @@ pub(crate) fn header() -> ScanHeader {
 /// The record of a writer that is blocked.
 ///
 /// It is gathered from many distant places of memory. What there is to read of the task itself comes first, with
-/// nothing in between, so that the processor waits for those places together.
+/// nothing in between, so that the processor waits for those places together. What only means something
+/// beside the token is read after it, and has been read once before then, so that it is near.
 #[inline(always)]
 fn describe(task: Task) -> Result<Writer, Skip> {
     let call = task.write_call().ok_or(Skip::NotWriting)?;
@@ -101,9 +102,10 @@ fn describe(task: Task) -> Result<Writer, Skip> {
         ..Writer::default()
     };
     let target = Target::of_sleeper(task, call)?;
-    let is_of_one = target.is_of_one();
+    target.approach_holders();
     let output = Output::awaited_by(task, target)?;
     writer.token = output.token()?;
+    writer.arrival = task.last_arrival();
     // SAFETY: the helper has no preconditions.
     writer.now = unsafe { bpf_ktime_get_ns() };
     if layout::ADOPT.load() != 0 {
@@ -124,7 +126,8 @@ fn describe(task: Task) -> Result<Writer, Skip> {
     writer.channel = output.kind as u8;
     writer.streams = output.streams();
     // Where the tracer saw it block, nobody asks.
-    writer.untouched = u8::from(writer.entered == 0 && is_of_one && output.is_untouched(writer.token));
+    writer.untouched =
+        u8::from(writer.entered == 0 && target.is_of_one() && output.is_untouched(writer.token));
     Ok(writer)
 }
 

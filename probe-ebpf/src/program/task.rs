@@ -296,10 +296,10 @@ impl Task {
         self.own.read(&layout::TASK_STACK)
     }
 
-    /// Whether an address is in its kernel stack.
+    /// Whether an address is in the first 16 KiB of its kernel stack, of which no kernel's has less.
     #[inline(always)]
     pub(crate) fn has_on_its_stack(self, address: u64) -> bool {
-        address.wrapping_sub(self.stack()) < layout::STACK_SIZE.load()
+        address.wrapping_sub(self.stack()) < 16 << 10
     }
 
     #[inline(always)]

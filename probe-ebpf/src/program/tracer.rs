@@ -172,17 +172,19 @@ pub(crate) fn known(task: Task, output: &Output, token: DrainToken, now: u64) ->
     })
 }
 
-/// Since when a thread that does not sleep has got nowhere, if it was asleep in a write until a moment ago.
+/// Since when a thread that does not sleep has got nowhere, if it was asleep in a write until a moment ago and is on
+/// its way back into it for all that is known.
 #[inline(always)]
 pub(crate) fn awake(task: Task) -> Option<u64> {
-    if layout::ADOPT.load() == 0 || !follows_any() {
+    if layout::ADOPT.load() == 0 || !follows_any() || !task.is_watched() {
         return None;
     }
     let entry = TRACKED.get_ptr(task.pid())?;
     // SAFETY: a non-null map value, of which its thread's CPU may change fields meanwhile; each is an aligned
     // word, and what is made of them only says when to look again.
-    let (phase, since, entered, token_since) = unsafe {
+    let (token, phase, since, entered, token_since) = unsafe {
         (
+            (&raw const (*entry).token).read_volatile(),
             (&raw const (*entry).phase).cast::<u64>().read_volatile(),
             (&raw const (*entry).since).read_volatile(),
             (&raw const (*entry).entered).read_volatile(),
@@ -191,10 +193,14 @@ pub(crate) fn awake(task: Task) -> Option<u64> {
     };
     // SAFETY: as above.
     let is_it = unsafe { (*entry).is_by(task) };
+    // Its channel had room when that was last asked.
+    if token == EMPTY || !is_it {
+        return None;
+    }
     // It has been woken, and has not got a CPU yet; or nothing was taken when it got one, not long ago.
     let is_moment = token_since < since && now().saturating_sub(since) <= RESUME_WINDOW_NS;
     let may_resume = phase == Phase::Blocked as u64 || is_moment;
-    (is_it && may_resume).then_some(if entered > token_since {
+    may_resume.then_some(if entered > token_since {
         entered
     } else {
         token_since

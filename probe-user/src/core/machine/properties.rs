@@ -43,6 +43,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => Just(Happening::Block),
         4 => Just(Happening::Drain),
         4 => any::<bool>().prop_map(|noted| Happening::Wake { noted }),
+        1 => (0_u64..1500).prop_map(|millis| Happening::Hold(Duration::from_millis(millis))),
         2 => Just(Happening::Leave),
         1 => any::<bool>().prop_map(|noted| Happening::Exit { noted }),
         1 => Just(Happening::Reuse),

@@ -153,6 +153,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_those_awake_the_one_that_got_nowhere_for_longest_counts() {
+        let words = |kind: u32, number: u32| [kind.to_ne_bytes(), number.to_ne_bytes()].concat();
+        let mut bytes = [words(record::KIND_HEADER, ABI_VERSION), vec![1; 24]].concat();
+        let at = |bytes: &[u8]| {
+            let (look, _) = decode(bytes, true, &mut Clocks::default()).unwrap();
+            look.awake.map(Mono::as_nanos)
+        };
+        assert_eq!(at(&bytes), None);
+        for since in [7_u64, 5, 9] {
+            bytes.extend(words(record::KIND_AWAKE, 1));
+            bytes.extend(since.to_ne_bytes());
+        }
+        assert_eq!(at(&bytes), Some(5));
+    }
+
     /// When a writer last ran, as a look tells it.
     fn said(clocks: &mut Clocks, header: &ScanHeader, arrival: u64) -> Option<u64> {
         last_ran(clocks.difference(header), arrival).map(Mono::as_nanos)

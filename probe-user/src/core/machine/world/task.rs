@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use probe_ebpf::RESUME_WINDOW_NS;
+
 use crate::core::{
     machine::Note,
     model::{
@@ -270,12 +272,14 @@ impl Task {
         self.held.is_some_and(|until| now < until)
     }
 
-    /// Since when it has got nowhere, as far as the tracer knows, if it is in its write and does not sleep.
+    /// Since when it has got nowhere, as far as the tracer knows, if it is in its write and was asleep there until
+    /// a moment ago.
     pub(super) fn awake(&self, now: Mono) -> Option<Mono> {
-        let blocked = self
-            .blocked
-            .as_ref()
-            .filter(|_| self.alive && self.is_held(now))?;
+        let is_awake = self.alive && self.is_held(now);
+        let blocked = self.blocked.as_ref().filter(|_| is_awake)?;
+        if now.since(blocked.ran) > Duration::from_nanos(RESUME_WINDOW_NS) {
+            return None;
+        }
         let traced = blocked.traced.as_ref()?;
         traced.entered.max(Some(traced.token_since))
     }
