@@ -1,18 +1,24 @@
 //! Ages: true for what is older than the tool, reset by one byte, and by nothing else.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use probe_ebpf::pattern::CommFilter;
+use probe_user::probe::kernel::tracer::Tracer;
+use probe_user::probe::kernel::{Kernel, Options};
 use tests::agent::Agent;
 use tests::config::Config;
 use tests::crowd::{Channel, Crowd, Plan};
+use tests::family::Family;
 use tests::order::{Disturbance, Exit, Order};
 use tests::pidfd::PidFd;
 use tests::ps::{ps, text};
 use tests::scratch::Scratch;
-use tests::{clock, ffmpeg, names, need, proc, strace, wait};
+use tests::{binary, clock, ffmpeg, names, need, proc, strace, wait};
 
 /// How exactly the kernel's own record of a block's begin is known.
 const EXACT: f64 = 0.1;
@@ -363,6 +369,40 @@ fn a_writer_that_is_awake_at_a_look_is_no_younger_at_the_next() {
         assert_near(clock::lapse(blocked, detected.at).as_secs_f64(), 1.1, 0.4);
         watch.stop();
     }
+}
+
+#[test]
+fn who_gets_on_is_not_taken_for_one_that_was_only_awakened() {
+    need!(need::tracer());
+    let name = names::unique("busy");
+    let filter = CommFilter::parse([name.as_str()]).expect("a name is a pattern");
+    let tracer = Tracer::ALL
+        .into_iter()
+        .find(|tracer| tracer.as_str() == binary::tracer());
+    let options = Options {
+        tracer,
+        ..Options::new(filter)
+    };
+    let mut kernel = Kernel::tracer(&options, Duration::from_mins(1)).expect("a tracer");
+    // A byte at a time into a pipe that is drained, without a rest: most looks find it awake.
+    let mut busy = Command::new(binary::stuck());
+    busy.args(["write", "--name", &name, "--chunk", "1"]);
+    let mut busy = Family::start(busy.stdout(Stdio::piped()));
+    let mut end = busy.child().stdout.take().expect("stdout is piped");
+    let drain = thread::spawn(move || io::copy(&mut end, &mut io::sink()));
+
+    let begun = clock::mono();
+    for tick in 1..=30 {
+        wait::till(begun + Duration::from_millis(100) * tick);
+        let (look, _) = kernel.look().expect("a look");
+        let idle = look.awake.map(|since| look.at.since(since));
+        assert!(
+            idle.is_none_or(|idle| idle < Duration::from_millis(500)),
+            "{idle:?}"
+        );
+    }
+    drop(busy);
+    drain.join().expect("no panic").expect("it is read to its end");
 }
 
 /// How long a writer is disturbed.
