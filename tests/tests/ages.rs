@@ -373,7 +373,8 @@ fn a_writer_that_is_awake_at_a_look_is_no_younger_at_the_next() {
 
 #[test]
 fn who_gets_on_is_not_taken_for_one_that_was_only_awakened() {
-    need!(need::tracer());
+    // They follow whoever writes; sched, only who sleeps in it.
+    need!(need::functions());
     let name = names::unique("busy");
     let filter = CommFilter::parse([name.as_str()]).expect("a name is a pattern");
     let tracer = Tracer::ALL
