@@ -323,32 +323,26 @@ fn a_writer_that_wakes_after_a_long_stall_is_looked_for_at_once() {
 
 #[test]
 fn a_writer_that_is_awake_at_a_look_is_no_younger_at_the_next() {
-    let mut world = World::enforcing();
-    world.spawn(7, "ffmpeg");
-    world.run(seconds(0.1));
-    world.happen(7, Happening::Block);
-    world.run(seconds(0.85));
+    let mut world = with_a_stuck_writer(World::enforcing());
+    world.run(seconds(0.45));
     // The look that comes each second does not show it.
     world.happen(7, Happening::Hold(seconds(0.12)));
     world.run(seconds(60.0));
     assert_trace(
         &world,
         &[
-            (1.1, "detected 7 test"),
-            (3.1, "planned 7"),
-            (3.1, "sent SIGTERM 7"),
-            (3.1, "ended 7 exited"),
-            (3.1, "confirmed 7"),
+            (1.5, "detected 7 test"),
+            (3.5, "planned 7"),
+            (3.5, "sent SIGTERM 7"),
+            (3.5, "ended 7 exited"),
+            (3.5, "confirmed 7"),
         ],
     );
 }
 
 #[test]
 fn a_writer_that_is_held_is_not_looked_for_all_the_time() {
-    let mut world = World::enforcing();
-    world.spawn(7, "ffmpeg");
-    world.run(seconds(0.1));
-    world.happen(7, Happening::Block);
+    let mut world = with_a_stuck_writer(World::enforcing());
     world.happen(7, Happening::Hold(seconds(10.0)));
     world.run(seconds(9.9));
     // One a second, and in that after it was awakened one each tenth.

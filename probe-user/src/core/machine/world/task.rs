@@ -148,19 +148,17 @@ impl Task {
                 blocked.drained = Some(now);
                 true
             }
-            (Happening::Wake { .. }, Some(blocked)) => {
+            (Happening::Wake { .. } | Happening::Hold(_), Some(blocked)) => {
                 blocked.ran = now;
+                if let Happening::Hold(time) = what {
+                    self.held = Some(now.after(time));
+                }
                 if let Some(traced) = &mut blocked.traced
                     && traced.token != blocked.token
                 {
                     traced.token = blocked.token;
                     traced.token_since = now;
                 }
-                false
-            }
-            (Happening::Hold(time), Some(blocked)) => {
-                blocked.ran = now;
-                self.held = Some(now.after(time));
                 false
             }
             (Happening::Leave, Some(_)) => {
